@@ -1,0 +1,329 @@
+"""Everything that happens in a run, as one closed union of payloads in one envelope.
+
+Cells, widgets, traces, REST streams and the journal are readers of the same log. Deltas are
+for eyes: `fold(all) == fold(durable)` once a run rests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import msgspec
+
+from mastra_nb.messages import Finish, Message, Usage
+
+VERSION = 1
+
+SpanStatus = Literal["running", "ok", "error", "cancelled", "suspended"]
+RunStatus = Literal["new", "running", "suspended", "done", "failed", "cancelled"]
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    code: str
+    message: str
+    hint: str = ""
+
+
+class _Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+    pass
+
+
+class SpanStarted(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="span-started"):
+    """`input` is a JSON value; of a model call it holds a digest and the new messages only."""
+
+    kind: str
+    name: str
+    input: Any = None
+    attempt: int = 1
+
+
+class SpanEnded(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="span-ended"):
+    """`output` is a JSON value; of a model call it names the seq of its MessageAdded."""
+
+    status: Literal["ok", "error", "cancelled"]
+    output: Any = None
+    usage: Usage | None = None
+    error: ErrorInfo | None = None
+
+
+class TextDelta(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="text-delta"):
+    text: str
+
+
+class ReasoningDelta(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="reasoning-delta"):
+    text: str
+
+
+class ArgsDelta(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="args-delta"):
+    """A piece of a tool call's JSON text; the first of a call carries its name."""
+
+    id: str
+    text: str
+    name: str = ""
+
+
+class MessageAdded(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="message-added"):
+    message: Message
+    finish: Finish | None = None
+
+
+class Suspended(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="suspended"):
+    """The run waits at `path` for a value that fits the JSON schema `schema`."""
+
+    path: str
+    reason: str
+    payload: Any = None
+    schema: dict[str, Any] | None = None
+
+
+class Resumed(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="resumed"):
+    path: str
+    value: Any = None
+
+
+class StateSet(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="state-set"):
+    key: str
+    value: Any = None
+
+
+class Displayed(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="displayed"):
+    """A MIME bundle (type -> data) that a tool wants seen."""
+
+    bundle: dict[str, Any]
+
+
+class Scored(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="scored"):
+    scorer: str
+    value: float
+    reason: str = ""
+
+
+class Noted(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="noted"):
+    level: Literal["debug", "info", "warning", "error"]
+    text: str
+
+
+class Custom(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="custom"):
+    name: str
+    value: Any = None
+
+
+Delta = TextDelta | ReasoningDelta | ArgsDelta
+Durable = (
+    SpanStarted
+    | SpanEnded
+    | MessageAdded
+    | Suspended
+    | Resumed
+    | StateSet
+    | Displayed
+    | Scored
+    | Noted
+    | Custom
+)
+Payload = Delta | Durable
+_DELTAS = (TextDelta, ReasoningDelta, ArgsDelta)
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """A payload, stamped by the run.
+
+    Durable events number densely from 1 (`seq`, with `n` 0); a delta carries the cursor
+    (last `seq`, `n` from 1). `span` is the path of the span it belongs to, `at` is seconds
+    since the epoch.
+    """
+
+    run: str
+    seq: int
+    span: str
+    data: Payload
+    at: float
+    parent: str | None = None
+    n: int = 0
+    v: int = VERSION
+
+    @property
+    def durable(self) -> bool:
+        return not isinstance(self.data, _DELTAS)
+
+    @property
+    def cursor(self) -> tuple[int, int]:
+        return (self.seq, self.n)
+
+
+class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    run: str
+    seq: int
+    span: str
+    data: msgspec.Raw
+    at: float
+    parent: str | None = None
+    n: int = 0
+    v: int = VERSION
+
+
+_encoder = msgspec.json.Encoder()
+_payloads = msgspec.json.Decoder(Payload)
+_envelopes = msgspec.json.Decoder(_Envelope)
+_TAGS = frozenset(
+    str(t.__struct_config__.tag) for t in (*_DELTAS, *Durable.__args__)
+)
+
+
+def encode_payload(data: Payload) -> bytes:
+    return _encoder.encode(data)
+
+
+def decode_payload(raw: bytes | str) -> Payload:
+    """The payload in `raw`; a type from a newer version decodes to Custom, so nothing is lost."""
+    try:
+        return _payloads.decode(raw)
+    except msgspec.ValidationError:
+        value = msgspec.json.decode(raw)
+        kind = value.get("type") if isinstance(value, dict) else None
+        if not isinstance(kind, str) or kind in _TAGS:
+            raise
+        return Custom(name=kind, value={k: v for k, v in value.items() if k != "type"})
+
+
+def encode(event: Event) -> bytes:
+    return _encoder.encode(event)
+
+
+def decode(raw: bytes | str) -> Event:
+    e = _envelopes.decode(raw)
+    return Event(
+        run=e.run, seq=e.seq, span=e.span, data=decode_payload(bytes(e.data)), at=e.at,
+        parent=e.parent, n=e.n, v=e.v,
+    )
+
+
+class Draft(msgspec.Struct):
+    """What a model call has said so far; gone once its message is in the log."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: dict[str, tuple[str, str]] = {}
+
+
+class Span(msgspec.Struct, kw_only=True):
+    path: str
+    kind: str
+    name: str
+    parent: str | None
+    started: float
+    status: SpanStatus = "running"
+    attempt: int = 1
+    ended: float | None = None
+    input: Any = None
+    output: Any = None
+    usage: Usage | None = None
+    error: ErrorInfo | None = None
+    children: list[str] = []
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.ended is None else max(0.0, self.ended - self.started)
+
+
+class View(msgspec.Struct, kw_only=True):
+    """State of a run: a fold over its events, kept up to date with `apply`.
+
+    `messages` and `items` are in log order; an item is (span path, payload) of everything a
+    reader shows that is not a span or a message.
+    """
+
+    run: str = ""
+    status: RunStatus = "new"
+    spans: dict[str, Span] = {}
+    messages: list[tuple[str, int, Message]] = []
+    drafts: dict[str, Draft] = {}
+    pending: dict[str, Suspended] = {}
+    answers: dict[str, Any] = {}
+    state: dict[str, Any] = {}
+    items: list[tuple[str, Payload]] = []
+    usage: Usage = Usage()
+    seq: int = 0
+    root: str = ""
+
+    def apply(self, event: Event) -> None:
+        data, path = event.data, event.span
+        if isinstance(data, _DELTAS):
+            self._apply_delta(path, data)
+            return
+        self.run, self.seq = event.run, event.seq
+        if isinstance(data, SpanStarted):
+            self._start(event, data)
+        elif isinstance(data, SpanEnded):
+            self._end(event, data)
+        elif isinstance(data, MessageAdded):
+            self.messages.append((path, event.seq, data.message))
+            self.drafts.pop(path, None)
+        elif isinstance(data, Suspended):
+            self.pending[data.path] = data
+            self._mark_suspended(data.path)
+        elif isinstance(data, Resumed):
+            self.pending.pop(data.path, None)
+            self.answers[data.path] = data.value
+            self.status = "running"
+        elif isinstance(data, StateSet):
+            self.state[data.key] = data.value
+        else:
+            self.items.append((path, data))
+
+    def _apply_delta(self, path: str, data: Delta) -> None:
+        draft = self.drafts.get(path)
+        if draft is None:
+            draft = self.drafts[path] = Draft()
+        if isinstance(data, TextDelta):
+            draft.text += data.text
+        elif isinstance(data, ReasoningDelta):
+            draft.reasoning += data.text
+        else:
+            name, text = draft.calls.get(data.id, ("", ""))
+            draft.calls[data.id] = (data.name or name, text + data.text)
+
+    def _start(self, event: Event, data: SpanStarted) -> None:
+        path, old = event.span, self.spans.get(event.span)
+        if old is None:
+            if event.parent is None and not self.root:
+                self.root = path
+            elif event.parent in self.spans:
+                self.spans[event.parent].children.append(path)
+        self.spans[path] = Span(
+            path=path, kind=data.kind, name=data.name, parent=event.parent, started=event.at,
+            attempt=data.attempt, input=data.input, children=old.children if old else [],
+        )
+        if path == self.root:
+            self.status = "running"
+
+    def _end(self, event: Event, data: SpanEnded) -> None:
+        span = self.spans.get(event.span)
+        self.drafts.pop(event.span, None)
+        if data.usage is not None:
+            self.usage = self.usage + data.usage
+        if span is None:
+            return
+        span.status, span.ended, span.output = data.status, event.at, data.output
+        span.usage, span.error = data.usage, data.error
+        if event.span == self.root:
+            self.status = _RUN_STATUS[data.status]
+
+    def _mark_suspended(self, path: str | None) -> None:
+        """The span at `path` and all that wait for it; the run rests once nothing else runs."""
+        while path is not None and (span := self.spans.get(path)) is not None:
+            if span.status == "running":
+                span.status = "suspended"
+            path = span.parent
+        self.status = "suspended"
+
+
+_RUN_STATUS: dict[str, RunStatus] = {"ok": "done", "error": "failed", "cancelled": "cancelled"}
+
+
+def fold(events: Iterable[Event]) -> View:
+    view = View()
+    for event in events:
+        view.apply(event)
+    return view

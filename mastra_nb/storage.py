@@ -1,0 +1,174 @@
+"""What a store must do: keep runs and their events, threads over their messages, and documents.
+
+Every method is a coroutine; a store may answer without ever yielding to the loop. The contract
+suite in `mastra_nb.testing` is the other half of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from mastra_nb.events import Event, RunStatus
+from mastra_nb.messages import Message
+
+LEASE_SECONDS = 30.0
+
+
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as storage knows it. Times are seconds since the epoch; `input` is a JSON value.
+
+    `fence` counts claims: a write that carries an older one is refused. `key` is unique among
+    runs if set. `owner` names the process that holds the lease until `lease_until`.
+    """
+
+    id: str
+    name: str
+    kind: str
+    input: Any = None
+    status: RunStatus = "new"
+    owner: str = ""
+    fence: int = 0
+    lease_until: float = 0.0
+    key: str | None = None
+    thread: str | None = None
+    code_version: str = ""
+    graph_hash: str = ""
+    parent_run: str | None = None
+    fork_seq: int | None = None
+    created: float = 0.0
+    updated: float = 0.0
+
+
+class Thread(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation; `resource` is whom it belongs to."""
+
+    id: str
+    resource: str = ""
+    title: str = ""
+    meta: dict[str, Any] = {}
+    created: float = 0.0
+    updated: float = 0.0
+
+
+class ThreadMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message of a thread: `pos` grows without gaps from 1, `run` and `seq` name its event."""
+
+    pos: int
+    run: str
+    seq: int
+    message: Message
+
+
+class Journal(Protocol):
+    async def create(self, row: RunRow, *, owner: str, lease: float = LEASE_SECONDS) -> RunRow:
+        """Insert and claim (fence 1). Raises Conflict if the id or the key is taken."""
+        ...
+
+    async def claim(self, run: str, *, owner: str, lease: float = LEASE_SECONDS) -> RunRow:
+        """Take the lease (fence + 1). Raises NotFound; LeaseHeld while another owner's lease runs."""
+        ...
+
+    async def append(
+        self,
+        run: str,
+        fence: int,
+        events: Sequence[Event],
+        *,
+        status: RunStatus | None = None,
+        lease: float = LEASE_SECONDS,
+        barrier: bool = False,
+    ) -> None:
+        """Write durable events in order, all or none, and extend the lease.
+
+        With `barrier` the write is on the disk when this returns, else it survives the death of
+        the process. A status that rests (suspended, done, failed, cancelled) gives the lease up.
+        Raises LeaseHeld if `fence` is not the newest, Conflict on a seq that exists.
+        """
+        ...
+
+    async def renew(self, run: str, fence: int, *, lease: float = LEASE_SECONDS) -> None:
+        """Extend the lease. Raises LeaseHeld if `fence` is not the newest."""
+        ...
+
+    async def get_run(self, run: str) -> RunRow | None: ...
+
+    async def find_runs(
+        self,
+        *,
+        name: str | None = None,
+        status: RunStatus | None = None,
+        key: str | None = None,
+        prefix: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[RunRow]:
+        """Newest first; `prefix` matches the beginning of an id."""
+        ...
+
+    async def read_events(self, run: str, *, after: int = 0) -> list[Event]:
+        """Durable events with seq > `after`, in order."""
+        ...
+
+    async def delete_runs(self, *, before: float, keep_threads: bool = True) -> int:
+        """Delete resting runs last updated before `before`; returns how many.
+
+        With `keep_threads` a run whose messages belong to a thread stays.
+        """
+        ...
+
+
+class Threads(Protocol):
+    async def put_thread(self, thread: Thread) -> Thread:
+        """Insert or update; `created` of an existing thread is kept."""
+        ...
+
+    async def get_thread(self, thread: str) -> Thread | None: ...
+
+    async def find_threads(
+        self, *, resource: str | None = None, limit: int = 100, offset: int = 0
+    ) -> list[Thread]:
+        """Last updated first."""
+        ...
+
+    async def delete_thread(self, thread: str) -> bool: ...
+
+    async def link(self, thread: str, run: str, seqs: Sequence[int]) -> int:
+        """Append the messages that the MessageAdded events (run, seq) hold; returns the last pos.
+
+        Linking the same event again changes nothing. The thread is created if it is new.
+        Raises NotFound for an event that is not there or holds no message.
+        """
+        ...
+
+    async def read_messages(
+        self, thread: str, *, last: int | None = None, upto: int | None = None
+    ) -> list[ThreadMessage]:
+        """In order; the `last` n of those with pos <= `upto`."""
+        ...
+
+
+class Docs(Protocol):
+    """Small JSON documents by (kind, id): recordings, caches, settings."""
+
+    async def put(self, kind: str, id: str, data: Any) -> None: ...
+
+    async def get(self, kind: str, id: str) -> Any | None: ...
+
+    async def find(
+        self, kind: str, *, prefix: str = "", limit: int = 1000
+    ) -> list[tuple[str, Any]]:
+        """(id, data) in order of id."""
+        ...
+
+    async def delete(self, kind: str, id: str) -> bool: ...
+
+
+class Store(Journal, Threads, Docs, Protocol):
+    """One file, or its twin in memory."""
+
+    url: str
+
+    async def close(self) -> None: ...
