@@ -200,11 +200,22 @@ def decode(raw: bytes | str) -> Event:
 
 
 class Draft(msgspec.Struct):
-    """What a model call has said so far; gone once its message is in the log."""
+    """What a model call has said so far; gone once its message is in the log.
 
-    text: str = ""
-    reasoning: str = ""
-    calls: dict[str, tuple[str, str]] = {}
+    Pieces stay apart until somebody looks, so that a delta costs the same at any length.
+    """
+
+    text_parts: list[str] = []
+    reasoning_parts: list[str] = []
+    calls: dict[str, tuple[str, list[str]]] = {}
+
+    @property
+    def text(self) -> str:
+        return "".join(self.text_parts)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(self.reasoning_parts)
 
 
 class Span(msgspec.Struct, kw_only=True):
@@ -277,12 +288,13 @@ class View(msgspec.Struct, kw_only=True):
         if draft is None:
             draft = self.drafts[path] = Draft()
         if isinstance(data, TextDelta):
-            draft.text += data.text
+            draft.text_parts.append(data.text)
         elif isinstance(data, ReasoningDelta):
-            draft.reasoning += data.text
+            draft.reasoning_parts.append(data.text)
         else:
-            name, text = draft.calls.get(data.id, ("", ""))
-            draft.calls[data.id] = (data.name or name, text + data.text)
+            name, pieces = draft.calls.get(data.id, ("", []))
+            pieces.append(data.text)
+            draft.calls[data.id] = (data.name or name, pieces)
 
     def _start(self, event: Event, data: SpanStarted) -> None:
         path, old = event.span, self.spans.get(event.span)
