@@ -67,10 +67,8 @@ def _after_fork() -> None:
 
 
 def _at_exit() -> None:
-    global _portal
-    portal, _portal = _portal, None
-    if portal is not None:
-        portal.stop()
+    if _portal is not None:
+        _portal.stop()
 
 
 if hasattr(os, "register_at_fork"):

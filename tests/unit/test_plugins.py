@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from mastra_nb.plugins import Registry, providers, stores
 
 
 @pytest.fixture
-def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on sys.path with a good module, two broken ones and a distribution's entry points."""
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on sys.path: a good module, two broken ones, a distribution's entry points."""
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "mnb_good.py").write_text("class Deep:\n    value = 7\n\ndef provider():\n    return 1\n")
+    (tmp_path / "mnb_good.py").write_text(
+        "class Deep:\n    value = 7\n\ndef provider():\n    return 1\n"
+    )
     (tmp_path / "mnb_raises.py").write_text("1 / 0\n")
     (tmp_path / "mnb_needs.py").write_text("import mnb_absent.sub\n")
     info = tmp_path / "mnb_dist-1.0.dist-info"
