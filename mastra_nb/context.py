@@ -274,6 +274,9 @@ class Log(Protocol):
     @property
     def past(self) -> Past: ...
 
+    @property
+    def events(self) -> Sequence[Event]: ...
+
     def emit(self, span: str, parent: str | None, data: Payload) -> int: ...
 
     def deltas(self, span: str) -> Sequence[Payload]: ...
@@ -364,13 +367,17 @@ class Context:
         """Report something of your own: progress, a chart's data."""
         self.emit(Custom(name=name, value=to_json(value)))
 
-    def record(self, message: Message) -> int:
-        """Put a message into the log once, however often this code runs again; returns its seq."""
+    def record(self, message: Message) -> tuple[int, Message]:
+        """Put a message into the log once, however often this code runs again.
+
+        Returns its seq and the message that is in the log.
+        """
         logged = self.run.past.messages.get(self.path, ())
         self._records += 1
         if self._records <= len(logged):
-            return logged[self._records - 1]
-        return self.emit(MessageAdded(message=message))
+            seq = logged[self._records - 1]
+            return seq, self.run.message(seq).message
+        return self.emit(MessageAdded(message=message)), message
 
     async def call(
         self,

@@ -258,6 +258,20 @@ class View(msgspec.Struct, kw_only=True):
     seq: int = 0
     root: str = ""
 
+    @property
+    def text(self) -> str:
+        """The newest answer of the root span itself: a draft while it is spoken, else a message."""
+        root = self.spans.get(self.root)
+        for path in reversed(root.children if root else []):
+            if self.spans[path].kind != "model":
+                continue
+            if draft := self.drafts.get(path):
+                return draft.text
+            for span, _, message in reversed(self.messages):
+                if span == path:
+                    return message.text
+        return ""
+
     def apply(self, event: Event) -> None:
         data, path = event.data, event.span
         if isinstance(data, DELTAS):

@@ -211,6 +211,7 @@ class Run(Generic[T]):
         key: str | None = None,
         id: str = "",
         past: Sequence[Event] = (),
+        go_on: bool = False,
         answer: tuple[str, Any] | None = None,
     ) -> None:
         self.target = target
@@ -249,6 +250,9 @@ class Run(Generic[T]):
             thread=thread,
             past=past,
         )
+        self._stored = bool(id)
+        if past and not go_on:
+            self._take_outcome()
 
     # What a run is
 
@@ -301,9 +305,7 @@ class Run(Generic[T]):
     @property
     def text(self) -> str:
         """The answer so far: the text of the root's newest assistant message or draft."""
-        from mastra_nb.views import answer_text
-
-        return answer_text(self.view)
+        return self.view.text
 
     @property
     def output(self) -> T:
@@ -394,6 +396,8 @@ class Run(Generic[T]):
         """
         if self._task is not None and not self._done.is_set():
             raise NotResumable(f'run "{self.id}" is still running')
+        if self.view.status == "cancelled":
+            raise NotResumable(f'run "{self.id}" was stopped', hint="ask again")
         given = None if answer is ... else self._check_answer(answer, path)
         log = self.log
         return Run(
@@ -406,6 +410,7 @@ class Run(Generic[T]):
             thread=log.thread,
             id=self.id,
             past=[e for e in log.events if e.durable],
+            go_on=True,
             answer=given,
         )
 
@@ -457,7 +462,9 @@ class Run(Generic[T]):
                 return await self._drive_within(self._within)
         self._start()
         task, loop = self._task, self._loop
-        assert task is not None and loop is not None
+        if task is None:
+            return self._outcome()
+        assert loop is not None
         if loop is asyncio.get_running_loop():
             try:
                 await asyncio.shield(task)
@@ -543,11 +550,7 @@ class Run(Generic[T]):
             status = "done"
         except Suspend:
             status = "suspended"
-            self._error = RunSuspended(
-                f'run "{self.id}" of "{self.name}" waits: {_waits_for(self.view)}',
-                run=self,
-                hint=f"run.resume(answer), or %resume {self.id} approve",
-            )
+            self._error = self._suspended()
         except asyncio.CancelledError:
             if self._expired is not None:
                 self._error = self._expired
@@ -581,7 +584,7 @@ class Run(Generic[T]):
         store, log = self._services.store, self.log
         if store is None:
             return
-        row = await store.get_run(self.id) if log.events else None
+        row = await store.get_run(self.id) if self._stored else None
         if row is None:
             row = RunRow(
                 id=self.id, name=self.name, kind=self.target.kind,
@@ -591,7 +594,7 @@ class Run(Generic[T]):
             row = await store.create(row, owner=self._services.owner)
         else:
             row = await store.claim(self.id, owner=self._services.owner)
-            newer = await store.read_events(self.id, after=log.events[-1].seq)
+            newer = await store.read_events(self.id, after=log.events[-1].seq if log.events else 0)
             if newer:
                 raise Conflict(
                     f'run "{self.id}" went on elsewhere since it was loaded',
@@ -624,6 +627,36 @@ class Run(Generic[T]):
         from mastra_nb.config import get_logger
 
         get_logger().warning("the lease of run %s was not renewed: %s", self.id, error.message)
+
+    def _take_outcome(self) -> None:
+        """A run that is loaded stays as it is until somebody resumes it."""
+        view = self.view
+        root = view.spans.get(view.root)
+        if view.status == "done" and root is not None:
+            self._output = self._codec.load(
+                root.output, Context(self.log, root.path, None, root.kind)
+            )
+        elif view.status == "suspended":
+            self._error = self._suspended()
+        elif view.status == "cancelled":
+            self._error = Stopped(f'run "{self.id}" was stopped')
+        elif view.status == "failed" and root is not None and root.error is not None:
+            said = root.error
+            self._error = MastraError(said.message, hint=said.hint, code=said.code)
+        else:
+            self._error = NotResumable(
+                f'run "{self.id}" was cut off, or runs elsewhere',
+                hint="run.resume() takes it up where it was",
+            )
+        self._done.set()
+        self.log.close()
+
+    def _suspended(self) -> RunSuspended:
+        return RunSuspended(
+            f'run "{self.id}" of "{self.name}" waits: {_waits_for(self.view)}',
+            run=self,
+            hint=f"run.resume(answer), or %resume {self.id} approve",
+        )
 
     def _expire(self, seconds: float) -> None:
         self._expired = LimitExceeded(
