@@ -101,7 +101,7 @@ def test_an_import_and_an_agent_with_a_tool_are_cheap() -> None:
             "The weather in a city."
             return "sunny in " + city
 
-        Agent("weather", instructions="Be brief.", model="openai/gpt-5-mini", tools=[weather])
+        Agent(name="weather", instructions="Be brief.", model="openai/gpt-5-mini", tools=[weather])
         assert not loaded(), ("agent", loaded())
         """
     )
