@@ -128,6 +128,12 @@ class Agent(Generic[T]):
         """The awaited run: its output."""
         return await self.run(prompt, **options)
 
+    async def history(self, thread: str | None = None, *, last: int | None = None) -> list[Message]:
+        """The messages of a thread (default: the agent's own), or the `last` n of them."""
+        store = (self._services() or ambient()).store
+        found = await store.read_messages(thread or self.thread, last=last) if store else []
+        return [m.message for m in found]
+
     def load(self, id: str, prompt: Any, **options: Any) -> Run[T]:
         """The handle of a run that is in a store."""
         return Run(self, prompt, id=id, codec=_AnswerCodec(self), services=self._services(), **options)

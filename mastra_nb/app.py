@@ -14,7 +14,7 @@ from mastra_nb.context import Services
 from mastra_nb.errors import NotFound, close_matches
 from mastra_nb.events import RunStatus
 from mastra_nb.runs import Run
-from mastra_nb.storage import RunRow, Store
+from mastra_nb.storage import RunRow, Store, Thread
 from mastra_nb.tools import ToolLike, toolset
 
 
@@ -79,6 +79,9 @@ class Mastra:
         self, *, name: str | None = None, status: RunStatus | None = None, limit: int = 100
     ) -> list[RunRow]:
         return await self._need_store().find_runs(name=name, status=status, limit=limit)
+
+    async def find_threads(self, *, resource: str | None = None, limit: int = 100) -> list[Thread]:
+        return await self._need_store().find_threads(resource=resource, limit=limit)
 
     async def get_run(self, id: str) -> Run[Any]:
         """A stored run by its id or the beginning of one. Raises NotFound."""
