@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from mastra_nb import plugins
+from mastra_nb import plugins, portal
 from mastra_nb.agents import Agent
 from mastra_nb.config import Settings, get_logger, load_settings
 from mastra_nb.context import Services
-from mastra_nb.errors import NotFound, close_matches
+from mastra_nb.errors import MissingExtra, NotFound, close_matches
 from mastra_nb.events import RunStatus
 from mastra_nb.runs import Run
 from mastra_nb.storage import RunRow, Store, Thread
@@ -96,6 +96,23 @@ class Mastra:
         agent = self.get_agent(row.name)
         past = await store.read_events(row.id)
         return agent.load(row.id, row.input, thread=row.thread or "", past=past, limits=agent.limits)
+
+    def sql(self, query: str, *args: Any) -> Any:
+        """The rows of a SELECT over the store's file as a DataFrame; `args` bind its `?`.
+
+        Blocks. Raises StorageError for a query that fails or would write, MissingExtra without
+        pandas, NotFound for a store that is no SQLite file.
+        """
+        read = getattr(self._need_store(), "sql", None)
+        if read is None:
+            raise NotFound(f'"{self._need_store().url}" has no SQL', hint="use a sqlite:/// store")
+        try:
+            import pandas
+        except ModuleNotFoundError:
+            raise MissingExtra(
+                "a DataFrame needs pandas", hint='pip install "mastra-nb[data]"'
+            ) from None
+        return pandas.DataFrame(portal.run(read(query, *args)))
 
     async def close(self) -> None:
         if self.store is not None:

@@ -21,9 +21,11 @@ from mastra_nb.context import (
     Services,
     ambient,
     current,
+    is_dead,
 )
 from mastra_nb.errors import (
     Conflict,
+    LeaseHeld,
     LimitExceeded,
     MastraError,
     NotResumable,
@@ -46,7 +48,7 @@ from mastra_nb.events import (
 )
 from mastra_nb.messages import Message, Usage
 from mastra_nb.schema import partial_json, validate
-from mastra_nb.storage import LEASE_SECONDS, RunRow
+from mastra_nb.storage import LEASE_SECONDS, RunRow, Store
 
 T = TypeVar("T")
 _RESTING: frozenset[RunStatus] = frozenset({"suspended", "done", "failed", "cancelled"})
@@ -593,7 +595,7 @@ class Run(Generic[T]):
             )
             row = await store.create(row, owner=self._services.owner)
         else:
-            row = await store.claim(self.id, owner=self._services.owner)
+            row = await self._take_over(store, row)
             newer = await store.read_events(self.id, after=log.events[-1].seq if log.events else 0)
             if newer:
                 raise Conflict(
@@ -601,6 +603,15 @@ class Run(Generic[T]):
                     hint="load it again: app.get_run(id)",
                 )
         log.fence = row.fence
+
+    async def _take_over(self, store: Store, row: RunRow) -> RunRow:
+        try:
+            return await store.claim(self.id, owner=self._services.owner)
+        except LeaseHeld:
+            # A restarted kernel need not wait for the lease of the one it replaces.
+            if not is_dead(row.owner):
+                raise
+            return await store.claim(self.id, owner=row.owner)
 
     def _beat(self) -> asyncio.TimerHandle | None:
         store, log = self._services.store, self.log

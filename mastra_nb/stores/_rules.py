@@ -86,7 +86,7 @@ def prefix_end(prefix: str) -> str | None:
 
 
 def no_run(run: str) -> NotFound:
-    return NotFound(f'There is no run "{run}".', hint="List the runs with `app.runs()`.")
+    return NotFound(f'There is no run "{run}".', hint="List the runs with `app.find_runs()`.")
 
 
 def no_message(run: str, seq: int) -> NotFound:
