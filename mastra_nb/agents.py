@@ -61,9 +61,7 @@ class Agent(Generic[T]):
         services: Services | None = None,
     ) -> None:
         if not name or "/" in name:
-            raise ConfigError(
-                f'"{name}" cannot name an agent', hint='use a short name without "/"'
-            )
+            raise ConfigError(f'"{name}" cannot name an agent', hint='use a short name without "/"')
         if isinstance(tools, str) or callable(tools):
             raise ConfigError(f'the tools of "{name}" must be a list', hint="tools=[get_weather]")
         self.name = name
@@ -136,16 +134,15 @@ class Agent(Generic[T]):
 
     def load(self, id: str, prompt: Any, **options: Any) -> Run[T]:
         """The handle of a run that is in a store."""
-        return Run(self, prompt, id=id, codec=_AnswerCodec(self), services=self._services(), **options)
+        return Run(
+            self, prompt, id=id, codec=_AnswerCodec(self), services=self._services(), **options
+        )
 
     def replace(self, **changes: Any) -> Agent[Any]:
         """A copy with other options; they are those of Agent."""
         now = {
             k: getattr(self, k)
-            for k in (
-                "name instructions model tools output memory thread processors limits max_steps "
-                "settings tool_choice description services"
-            ).split()
+            for k in ["name", "instructions", "model", "tools", "output", "memory", "thread", "processors", "limits", "max_steps", "settings", "tool_choice", "description", "services"]
         }
         return Agent(**{**now, **changes})
 
@@ -245,5 +242,3 @@ def prompt_messages(prompt: Any) -> list[Message]:
         raise SchemaError(
             f"a prompt is text or a list of messages: {error}", hint='agent.run("your question")'
         ) from None
-
-

@@ -90,12 +90,18 @@ class Mastra:
         if row is None:
             rows = await store.find_runs(prefix=id, limit=2) if id else []
             if len(rows) != 1:
-                why = f'"{id}" is the beginning of several runs' if rows else f'there is no run "{id}"'
+                why = (
+                    f'"{id}" is the beginning of several runs'
+                    if rows
+                    else f'there is no run "{id}"'
+                )
                 raise NotFound(why, hint="%mastra runs, or app.find_runs(), lists them")
             row = rows[0]
         agent = self.get_agent(row.name)
         past = await store.read_events(row.id)
-        return agent.load(row.id, row.input, thread=row.thread or "", past=past, limits=agent.limits)
+        return agent.load(
+            row.id, row.input, thread=row.thread or "", past=past, limits=agent.limits
+        )
 
     def sql(self, query: str, *args: Any) -> Any:
         """The rows of a SELECT over the store's file as a DataFrame; `args` bind its `?`.

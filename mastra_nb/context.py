@@ -490,9 +490,7 @@ class Context:
         if path in past.answers:
             return past.answers[path]
         if path not in past.waiting:
-            self.emit(
-                Suspended(path=path, reason=reason, payload=to_json(payload), schema=schema)
-            )
+            self.emit(Suspended(path=path, reason=reason, payload=to_json(payload), schema=schema))
         raise Suspend(path)
 
     def segment(self, name: str, input: Any, key: str | None, codec: Codec[Any]) -> str:

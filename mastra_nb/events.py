@@ -51,7 +51,9 @@ class TextDelta(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="te
     text: str
 
 
-class ReasoningDelta(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="reasoning-delta"):
+class ReasoningDelta(
+    _Payload, frozen=True, kw_only=True, omit_defaults=True, tag="reasoning-delta"
+):
     text: str
 
 
@@ -166,9 +168,7 @@ class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
 _encoder = msgspec.json.Encoder()
 _payloads = msgspec.json.Decoder(Payload)
 _envelopes = msgspec.json.Decoder(_Envelope)
-_TAGS = frozenset(
-    str(t.__struct_config__.tag) for t in (*DELTAS, *Durable.__args__)
-)
+_TAGS = frozenset(str(t.__struct_config__.tag) for t in (*DELTAS, *Durable.__args__))
 
 
 def encode_payload(data: Payload) -> bytes:
@@ -194,8 +194,14 @@ def encode(event: Event) -> bytes:
 def decode(raw: bytes | str) -> Event:
     e = _envelopes.decode(raw)
     return Event(
-        run=e.run, seq=e.seq, span=e.span, data=decode_payload(bytes(e.data)), at=e.at,
-        parent=e.parent, n=e.n, v=e.v,
+        run=e.run,
+        seq=e.seq,
+        span=e.span,
+        data=decode_payload(bytes(e.data)),
+        at=e.at,
+        parent=e.parent,
+        n=e.n,
+        v=e.v,
     )
 
 
@@ -318,8 +324,14 @@ class View(msgspec.Struct, kw_only=True):
             elif event.parent in self.spans:
                 self.spans[event.parent].children.append(path)
         self.spans[path] = Span(
-            path=path, kind=data.kind, name=data.name, parent=event.parent, started=event.at,
-            attempt=data.attempt, input=data.input, children=old.children if old else [],
+            path=path,
+            kind=data.kind,
+            name=data.name,
+            parent=event.parent,
+            started=event.at,
+            attempt=data.attempt,
+            input=data.input,
+            children=old.children if old else [],
         )
         if path == self.root:
             self.status = "running"

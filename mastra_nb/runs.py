@@ -103,7 +103,12 @@ class RunLog:
             else:
                 self._n += 1
             event = Event(
-                run=self.id, seq=self._seq, n=self._n, span=span, parent=parent, data=data,
+                run=self.id,
+                seq=self._seq,
+                n=self._n,
+                span=span,
+                parent=parent,
+                data=data,
                 at=self.services.now(),
             )
             self.events.append(event)
@@ -426,7 +431,9 @@ class Run(Generic[T]):
                 )
             path = next(iter(past.waiting or past.answers), None)
         if path is None or path not in past.asked:
-            raise NotResumable(f'run "{self.id}" does not wait for an answer', hint="see run.pending")
+            raise NotResumable(
+                f'run "{self.id}" does not wait for an answer', hint="see run.pending"
+            )
         if path in past.answers:
             if past.answers[path] == answer:
                 return None
@@ -589,9 +596,15 @@ class Run(Generic[T]):
         row = await store.get_run(self.id) if self._stored else None
         if row is None:
             row = RunRow(
-                id=self.id, name=self.name, kind=self.target.kind,
-                input=self._codec.show(self.input), status="running", key=self._key,
-                thread=log.thread or None, created=time.time(), updated=time.time(),
+                id=self.id,
+                name=self.name,
+                kind=self.target.kind,
+                input=self._codec.show(self.input),
+                status="running",
+                key=self._key,
+                thread=log.thread or None,
+                created=time.time(),
+                updated=time.time(),
             )
             row = await store.create(row, owner=self._services.owner)
         else:

@@ -147,8 +147,11 @@ def _encode_other(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     if hasattr(value, "to_dict") and hasattr(value, "columns"):
-        return {"columns": [str(c) for c in value.columns], "rows": len(value),
-                "head": value.head(20).to_dict("records")}
+        return {
+            "columns": [str(c) for c in value.columns],
+            "rows": len(value),
+            "head": value.head(20).to_dict("records"),
+        }
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, Mapping):
@@ -206,7 +209,9 @@ class Signature:
                 continue
             if name in about:
                 hint = _described(hint, about[name])
-            fields.append((name, hint) if param.default is param.empty else (name, hint, param.default))
+            fields.append(
+                (name, hint) if param.default is param.empty else (name, hint, param.default)
+            )
         self.schema: Schema[Any] = Schema(_arguments_type(fn.__name__, fields), fn.__name__)
         self.names = [f[0] for f in fields]
         self.json = {k: v for k, v in self.schema.json.items() if k != "title"}
@@ -218,7 +223,9 @@ class Signature:
             raise SchemaError(f"the arguments must be a JSON object, not {type(args).__name__}")
         unknown = [k for k in args if k not in self.names]
         if unknown:
-            raise SchemaError(f"unknown argument {unknown[0]!r}; there are: {', '.join(self.names)}")
+            raise SchemaError(
+                f"unknown argument {unknown[0]!r}; there are: {', '.join(self.names)}"
+            )
         value = self.schema.convert(args)
         return {name: getattr(value, name) for name in self.names}
 
@@ -239,9 +246,7 @@ def _described(hint: Any, text: str) -> Any:
     return Annotated[hint, msgspec.Meta(description=text)]
 
 
-def _arguments_type(
-    name: str, fields: list[tuple[str, Any] | tuple[str, Any, Any]]
-) -> Any:
+def _arguments_type(name: str, fields: list[tuple[str, Any] | tuple[str, Any, Any]]) -> Any:
     if any(_mentions_pydantic(f[1]) for f in fields):
         import pydantic
 
@@ -295,5 +300,7 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if hasattr(error, "errors"):
         items = error.errors()
-        text = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in items[:5])
+        text = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in items[:5]
+        )
     return text
