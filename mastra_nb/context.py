@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import msgspec
 
 from mastra_nb.config import Settings
-from mastra_nb.errors import LimitExceeded, MastraError, Suspend
+from mastra_nb.errors import LimitExceeded, MastraError, Stopped, Suspend
 from mastra_nb.events import (
     Custom,
     ErrorInfo,
@@ -32,6 +32,7 @@ from mastra_nb.events import (
     SpanStarted,
     StateSet,
     Suspended,
+    drop_below,
 )
 from mastra_nb.messages import Message, Usage
 from mastra_nb.schema import to_json
@@ -100,85 +101,106 @@ class Meter:
     What a model call will spend is unknown until it ends. While tokens or money are limited,
     a call is let in beside others only if all of them could be as large as the largest one so
     far and still fit: so calls at the edge go one by one, and at most one crosses the line.
+
+    A part of a run at `path` may have limits of its own: its meter counts into those `above` too.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, above: Meter | None = None, path: str = "") -> None:
         self.limits = limits
+        self.path = path
         self.usage = Usage()
         self.requests = 0
         self.tool_calls = 0
+        self.chain: tuple[Meter, ...] = (self, *above.chain) if above is not None else (self,)
+        self.scarce = any(
+            m.limits.tokens is not None or m.limits.cost is not None for m in self.chain
+        )
         self._in_flight = 0
         self._largest: Usage | None = None
-        self._changed: asyncio.Condition | None = None
+        self._waiting: list[asyncio.Future[None]] = []
 
-    async def admit(self, kind: str) -> None:
+    def restore(self, past: Past) -> None:
+        """Count what earlier drives of the run have used."""
+        below = f"{self.path}/" if self.path else ""
+        for path, kind, usage in past.used:
+            if path.startswith(below):
+                self.tool_calls += kind == "tool"
+                self.requests += kind == "model"
+                if usage is not None:
+                    self.requests += max(0, usage.calls - 1)
+                    self.usage = self.usage + usage
+
+    async def room(self) -> None:
+        """Wait until there is tokens and money for a model call. Raises LimitExceeded."""
+        waiting = self.chain[-1]._waiting
+        while True:
+            for meter in self.chain:
+                meter._check_spent()
+            if all(m._in_flight == 0 or m._all_fit() for m in self.chain):
+                return
+            future = asyncio.get_running_loop().create_future()
+            waiting.append(future)
+            await future
+
+    def admit_model(self) -> None:
         """Raises LimitExceeded; the call it was asked for must then not be made."""
-        limits = self.limits
-        if kind == "tool":
-            if limits.tool_calls is not None and self.tool_calls >= limits.tool_calls:
-                raise _exceeded("tool calls", limits.tool_calls)
-            self.tool_calls += 1
-        elif kind == "model":
-            if limits.tokens is not None or limits.cost is not None:
-                await self._admit_spend()
-            if limits.requests is not None and self.requests >= limits.requests:
-                raise _exceeded("requests", limits.requests)
-            self.requests += 1
-            self._in_flight += 1
+        self.count_retry()
+        for meter in self.chain:
+            meter._in_flight += 1
+
+    def admit_tool(self) -> None:
+        """Raises LimitExceeded; the call it was asked for must then not be made."""
+        for meter in self.chain:
+            limit = meter.limits.tool_calls
+            if limit is not None and meter.tool_calls >= limit:
+                raise meter._exceeded("tool calls", limit)
+        for meter in self.chain:
+            meter.tool_calls += 1
 
     def count_retry(self) -> None:
         """One more request of a call that was let in; raises LimitExceeded."""
-        if self.limits.requests is not None and self.requests >= self.limits.requests:
-            raise _exceeded("requests", self.limits.requests)
-        self.requests += 1
+        for meter in self.chain:
+            limit = meter.limits.requests
+            if limit is not None and meter.requests >= limit:
+                raise meter._exceeded("requests", limit)
+        for meter in self.chain:
+            meter.requests += 1
 
     def settle(self, usage: Usage | None) -> None:
         """A model call that was let in has ended."""
-        self._in_flight -= 1
-        if usage is not None:
-            self.usage = self.usage + usage
+        for meter in self.chain:
+            meter._in_flight -= 1
+            if usage is not None:
+                meter._add(usage)
+        waiting = self.chain[-1]._waiting
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+        waiting.clear()
+
+    def _add(self, usage: Usage) -> None:
+        self.usage = self.usage + usage
+        if self.scarce:
             old = self._largest or Usage()
             self._largest = Usage(
                 input=max(old.input, usage.input),
                 output=max(old.output, usage.output),
                 cost=max(old.cost or 0.0, usage.cost or 0.0),
             )
-        if self._changed is not None:
-            self._wake()
-
-    def _wake(self) -> None:
-        changed = self._changed
-        assert changed is not None
-
-        async def notify() -> None:
-            async with changed:
-                changed.notify_all()
-
-        task = asyncio.ensure_future(notify())
-        _background.add(task)
-        task.add_done_callback(_background.discard)
-
-    async def _admit_spend(self) -> None:
-        self._changed = self._changed or asyncio.Condition()
-        async with self._changed:
-            while True:
-                self._check_spent()
-                if self._in_flight == 0 or self._all_fit():
-                    return
-                await self._changed.wait()
 
     def _check_spent(self) -> None:
         tokens, cost = self.limits.tokens, self.limits.cost
         if tokens is not None and self.usage.total >= tokens:
-            raise _exceeded("tokens", tokens)
+            raise self._exceeded("tokens", tokens)
         if cost is not None:
             if self.usage.calls and self.usage.cost is None:
                 raise LimitExceeded(
                     "a budget in dollars is set, but the price of a model used here is unknown",
-                    hint="set its price with mastra_nb.models.set_price(...) or limit tokens instead",
+                    hint="mastra_nb.models.set_price(...) sets it; or limit tokens instead",
+                    details={"limit": "dollars", "value": cost, "path": self.path},
                 )
             if (self.usage.cost or 0.0) >= cost:
-                raise _exceeded("dollars", cost)
+                raise self._exceeded("dollars", cost)
 
     def _all_fit(self) -> bool:
         if self._largest is None:
@@ -190,23 +212,37 @@ class Meter:
         spent = (self.usage.cost or 0.0) + calls * (self._largest.cost or 0.0)
         return cost is None or spent <= cost
 
+    def _exceeded(self, what: str, limit: float) -> LimitExceeded:
+        return LimitExceeded(
+            f"the budget of {limit:g} {what} is used up; the next call was not sent",
+            hint="raise it with limits=Limits(...) or ask for less",
+            details={"limit": what, "value": limit, "path": self.path},
+        )
 
-_background: set[asyncio.Future[None]] = set()
 
-
-def _exceeded(what: str, limit: float) -> LimitExceeded:
-    return LimitExceeded(
-        f"the budget of {limit:g} {what} is used up; the next call was not sent",
-        hint="raise it with limits=Limits(...) or ask for less",
-        details={"limit": what, "value": limit},
-    )
+async def within(seconds: float | None, work: Awaitable[O], path: str = "") -> O:
+    """`work`, stopped after `seconds`. Raises LimitExceeded."""
+    if seconds is None:
+        return await work
+    try:
+        async with asyncio.timeout(seconds) as clock:
+            return await work
+    except TimeoutError:
+        if not clock.expired():
+            raise
+        raise LimitExceeded(
+            f"it took longer than {seconds:g} s and was stopped",
+            hint="raise it with limits=Limits(seconds=...)",
+            details={"limit": "seconds", "value": seconds, "path": path},
+        ) from None
 
 
 class Services:
     """What runs of one application share: a store, settings, ids, readers of their events.
 
-    `wrap_model` puts record/replay or a cache around a model; `now` is the clock of events; `sinks` see every event of every
-    run, on the loop that drives it, and must not block.
+    `wrap_model` puts record/replay or a cache around a model; `now` is the clock of events.
+    `sinks` see every event of every run, where it happens (a sync tool's thread too), and must
+    not block; one that raises is taken out.
     """
 
     def __init__(
@@ -270,7 +306,12 @@ def current() -> Context | None:
 
 
 class Log(Protocol):
-    """What a context needs of its run."""
+    """What a context needs of its run.
+
+    `refusal` is why nothing may be called in it any more, if so.
+    """
+
+    refusal: MastraError | None
 
     @property
     def id(self) -> str: ...
@@ -299,52 +340,93 @@ class Log(Protocol):
 
     def message(self, seq: int) -> MessageAdded: ...
 
+    def said(self, span: str) -> tuple[int, Message] | None: ...
+
     async def commit(self, *, barrier: bool = False) -> None: ...
 
 
 class Past:
-    """What earlier drives of the same run left in the journal, by path."""
+    """What earlier drives of the same run left in the journal, by path.
+
+    `failed` holds the newest attempts that ended with an error; `used` what was called and what
+    it spent; `seq` is the last event's.
+    """
 
     def __init__(self, events: Sequence[Event] = ()) -> None:
+        self.seq = 0
         self.done: dict[str, Any] = {}
+        self.failed: dict[str, ErrorInfo] = {}
         self.attempts: dict[str, int] = {}
         self.messages: dict[str, list[int]] = {}
         self.waiting: dict[str, Suspended] = {}
+        self.asked: dict[str, Suspended] = {}
         self.answers: dict[str, Any] = {}
         self.state: dict[str, Any] = {}
-        self.asked: dict[str, Suspended] = {}
-        self.usage: list[tuple[str, Usage | None]] = []
-        kinds: dict[str, str] = {}
+        self.used: list[tuple[str, str, Usage | None]] = []
+        self.limits: Limits | None = None
         for event in events:
-            data = event.data
-            if isinstance(data, SpanStarted):
-                self.attempts[event.span] = data.attempt
-                kinds[event.span] = data.kind
-            elif isinstance(data, SpanEnded):
-                if data.status == "ok":
-                    self.done[event.span] = data.output
-                self.usage.append((kinds.get(event.span, ""), data.usage))
-            elif isinstance(data, MessageAdded):
-                self.messages.setdefault(event.span, []).append(event.seq)
-            elif isinstance(data, Suspended):
-                self.waiting[data.path] = self.asked[data.path] = data
-            elif isinstance(data, Resumed):
-                self.waiting.pop(data.path, None)
-                self.answers[data.path] = data.value
-            elif isinstance(data, StateSet):
-                self.state[data.key] = data.value
+            self._apply(event)
+
+    def _apply(self, event: Event) -> None:
+        data, path = event.data, event.span
+        self.seq = event.seq
+        if isinstance(data, SpanStarted):
+            self.attempts[path] = data.attempt
+            self.failed.pop(path, None)
+            self.used.append((path, data.kind, None))
+        elif isinstance(data, SpanEnded):
+            if data.status == "ok":
+                self.done[path] = data.output
+            elif data.error is not None:
+                self.failed[path] = data.error
+            if data.usage is not None:
+                self.used.append((path, "", data.usage))
+            if self.waiting:
+                drop_below(path, self.waiting)
+        elif isinstance(data, MessageAdded):
+            self.messages.setdefault(path, []).append(event.seq)
+        elif isinstance(data, Suspended):
+            self.waiting[data.path] = self.asked[data.path] = data
+        elif isinstance(data, Resumed):
+            self.waiting.pop(data.path, None)
+            self.answers[data.path] = data.value
+        elif isinstance(data, StateSet):
+            self.state[data.key] = data.value
+        elif isinstance(data, Custom) and not path and data.name == LIMITS:
+            self.limits = msgspec.convert(data.value, Limits)
+
+
+# The name of the event in which a run's own limits are kept, for whoever takes it up.
+LIMITS = "limits"
 
 
 class Context:
     """A place in a run. Handed to every `invoke`, and to tools that ask for it by type."""
 
-    __slots__ = ("_ordinals", "_records", "_suspends", "kind", "parent", "path", "run")
+    __slots__ = (
+        "_ordinals",
+        "_records",
+        "_suspends",
+        "kind",
+        "meter",
+        "over",
+        "parent",
+        "path",
+        "run",
+        "tasks",
+    )
 
-    def __init__(self, run: Log, path: str, parent: str | None, kind: str) -> None:
+    def __init__(
+        self, run: Log, path: str, parent: str | None, kind: str, meter: Meter | None = None
+    ) -> None:
         self.run = run
         self.path = path
         self.parent = parent
         self.kind = kind
+        self.meter = meter or run.meter
+        # Runs that were started from here; they do not outlive the call.
+        self.tasks: set[asyncio.Task[Any]] | None = None
+        self.over = False
         self._ordinals: dict[str, int] | None = None
         self._records = 0
         self._suspends = 0
@@ -363,11 +445,16 @@ class Context:
 
     @property
     def limits(self) -> Limits:
-        return self.run.meter.limits
+        return self.meter.limits
+
+    @property
+    def is_root(self) -> bool:
+        """True in the target of the run itself."""
+        return self.parent is None
 
     @property
     def state(self) -> MutableMapping[str, Any]:
-        """Values of the run, journaled as they are set; JSON values only."""
+        """Values of the run, journaled as they are set; JSON values, and None is no value."""
         return State(self)
 
     @property
@@ -388,12 +475,17 @@ class Context:
 
         Returns its seq and the message that is in the log.
         """
-        logged = self.run.past.messages.get(self.path, ())
+        old = self.recorded()
         self._records += 1
-        if self._records <= len(logged):
-            seq = logged[self._records - 1]
-            return seq, self.run.message(seq).message
-        return self.emit(MessageAdded(message=message)), message
+        return old or (self.emit(MessageAdded(message=message)), message)
+
+    def recorded(self) -> tuple[int, Message] | None:
+        """What the next `record` will find in the log, if this code ran this far before."""
+        logged = self.run.past.messages.get(self.path, ())
+        if self._records >= len(logged):
+            return None
+        seq = logged[self._records]
+        return seq, self.run.message(seq).message
 
     async def call(
         self,
@@ -411,24 +503,32 @@ class Context:
         last part. Raises what the target raises, LimitExceeded before it is called.
         """
         run = self.run
+        if run.refusal is not None or self.over:
+            raise run.refusal or Stopped(f'"{self.path}" has ended; nothing can be called in it')
         if segment is None:
             segment = self.segment(target.name, input, key, codec)
         path = f"{self.path}/{segment}" if self.path else segment
-        kind = target.kind
-        child = Context(run, path, self.path or None, kind)
-        past = run.past
+        kind, meter, past = target.kind, self.meter, run.past
+        child = Context(run, path, self.path or None, kind, meter)
         if path in past.done:
             return codec.load(past.done[path], child)
-        if kind == "model" or kind == "tool":
-            await run.meter.admit(kind)
+        shown = codec.show(input)
+        if kind == "model":
+            if meter.scarce:
+                await meter.room()
+            meter.admit_model()
+        elif kind == "tool":
+            meter.admit_tool()
         attempt = past.attempts.get(path, 0) + 1
-        child.emit(
-            SpanStarted(kind=kind, name=target.name, input=codec.show(input), attempt=attempt)
-        )
+        child.emit(SpanStarted(kind=kind, name=target.name, input=shown, attempt=attempt))
         usage: Usage | None = None
         token = _current.set(child)
         try:
-            output = await target.invoke(input, child)
+            try:
+                output = await target.invoke(input, child)
+            finally:
+                if child.tasks:
+                    await child._reap()
             recorded = codec.dump(output, child)
             usage = recorded.usage
         except Suspend:
@@ -442,12 +542,21 @@ class Context:
             child.emit(SpanEnded(status="cancelled", usage=usage))
             raise
         finally:
+            child.over = True
             _current.reset(token)
             if kind == "model":
-                run.meter.settle(usage)
+                meter.settle(usage)
         child.emit(SpanEnded(status="ok", output=recorded.value, usage=usage))
         await run.commit()
         return output
+
+    async def _reap(self) -> None:
+        """Stop the runs that were started from here and that nobody waited for."""
+        left = [task for task in self.tasks or () if not task.done()]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
 
     async def value(self, name: str, make: Callable[[], Awaitable[Any] | Any]) -> Any:
         """The JSON value that `make` gave the first time this run came here."""
@@ -455,9 +564,12 @@ class Context:
 
     @contextmanager
     def span(self, kind: str, name: str, input: Any = None) -> Iterator[Context]:
-        """A span around code that is not a Runnable; it is never skipped."""
+        """A span around code that is not a Runnable: the code runs on every drive."""
         path = f"{self.path}/{self.segment(name, input, None, PLAIN)}"
-        child = Context(self.run, path, self.path or None, kind)
+        child = Context(self.run, path, self.path or None, kind, self.meter)
+        if path in self.run.past.done:
+            yield child
+            return
         attempt = self.run.past.attempts.get(path, 0) + 1
         child.emit(SpanStarted(kind=kind, name=name, input=to_json(input), attempt=attempt))
         token = _current.set(child)
@@ -489,8 +601,7 @@ class Context:
         past = self.run.past
         if path in past.answers:
             return past.answers[path]
-        if path not in past.waiting:
-            self.emit(Suspended(path=path, reason=reason, payload=to_json(payload), schema=schema))
+        self.emit(Suspended(path=path, reason=reason, payload=to_json(payload), schema=schema))
         raise Suspend(path)
 
     def segment(self, name: str, input: Any, key: str | None, codec: Codec[Any]) -> str:
@@ -512,21 +623,24 @@ class State(MutableMapping[str, Any]):
         self._values = ctx.run.past.state
 
     def __getitem__(self, key: str) -> Any:
-        return self._values[key]
+        value = self._values.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
 
     def __setitem__(self, key: str, value: Any) -> None:
-        value = to_json(value)
-        self._values[key] = value
+        self._values[key] = value = to_json(value)
         self._ctx.emit(StateSet(key=key, value=value))
 
     def __delitem__(self, key: str) -> None:
-        self[key] = None
+        del self._values[key]
+        self._ctx.emit(StateSet(key=key))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return iter([k for k, v in self._values.items() if v is not None])
 
     def __len__(self) -> int:
-        return len(self._values)
+        return sum(v is not None for v in self._values.values())
 
 
 class _Value:

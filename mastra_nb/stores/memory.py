@@ -69,12 +69,14 @@ class MemoryStore:
             self._lines[row.id], self._finished[row.id] = {}, set()
             return self._row(row)
 
-    async def claim(self, run: str, *, owner: str, lease: float = LEASE_SECONDS) -> RunRow:
+    async def claim(
+        self, run: str, *, owner: str, lease: float = LEASE_SECONDS, instead_of: str = ""
+    ) -> RunRow:
         rules.check_names(run, owner)
         now = time.time()
         with self._using():
             row = self._known(run)
-            if row.owner != owner and row.lease_until > now:
+            if row.owner not in (owner, instead_of) and row.lease_until > now:
                 raise rules.held(run, row.owner, row.lease_until)
             row = self._runs[run] = msgspec.structs.replace(
                 row, owner=owner, fence=row.fence + 1, lease_until=now + lease, updated=now

@@ -145,14 +145,16 @@ class SQLiteStore:
         await self._write(work, threaded=len(raw) > INLINE_WRITE_BYTES)
         return row
 
-    async def claim(self, run: str, *, owner: str, lease: float = LEASE_SECONDS) -> RunRow:
+    async def claim(
+        self, run: str, *, owner: str, lease: float = LEASE_SECONDS, instead_of: str = ""
+    ) -> RunRow:
         rules.check_names(run, owner)
 
         def work(db: apsw.Connection) -> RunRow:
             row, now = _find_run(db, run), time.time()
             if row is None:
                 raise rules.no_run(run)
-            if row.owner != owner and row.lease_until > now:
+            if row.owner not in (owner, instead_of) and row.lease_until > now:
                 raise rules.held(run, row.owner, row.lease_until)
             row = msgspec.structs.replace(
                 row, owner=owner, fence=row.fence + 1, lease_until=now + lease, updated=now
