@@ -10,10 +10,10 @@ from typing import Any
 from mastra_nb import plugins, portal
 from mastra_nb.agents import Agent
 from mastra_nb.config import Settings, get_logger, load_settings
-from mastra_nb.context import Services
 from mastra_nb.errors import MissingExtra, NotFound, close_matches
 from mastra_nb.events import RunStatus
 from mastra_nb.runs import Run
+from mastra_nb.services import Services
 from mastra_nb.storage import RunRow, Store, Thread
 from mastra_nb.tools import ToolLike, toolset
 
@@ -67,10 +67,12 @@ class Mastra:
 
     def get_agent(self, name: str) -> Agent[Any]:
         """Raises NotFound with close matches."""
-        return _find("agent", name, self.agents)
+        found: Agent[Any] = _find("agent", name, self.agents)
+        return found
 
     def get_tool(self, name: str) -> ToolLike:
-        return _find("tool", name, self.tools)
+        found: ToolLike = _find("tool", name, self.tools)
+        return found
 
     def get_logger(self, name: str = "mastra_nb") -> logging.Logger:
         return get_logger(name)
@@ -90,12 +92,18 @@ class Mastra:
         if row is None:
             rows = await store.find_runs(prefix=id, limit=2) if id else []
             if len(rows) != 1:
-                why = f'"{id}" is the beginning of several runs' if rows else f'there is no run "{id}"'
+                why = (
+                    f'"{id}" is the beginning of several runs'
+                    if rows
+                    else f'there is no run "{id}"'
+                )
                 raise NotFound(why, hint="%mastra runs, or app.find_runs(), lists them")
             row = rows[0]
         agent = self.get_agent(row.name)
         past = await store.read_events(row.id)
-        return agent.load(row.id, row.input, thread=row.thread or "", past=past, limits=agent.limits)
+        return agent.load(
+            row.id, row.input, thread=row.thread or "", past=past, limits=agent.limits
+        )
 
     def sql(self, query: str, *args: Any) -> Any:
         """The rows of a SELECT over the store's file as a DataFrame; `args` bind its `?`.
