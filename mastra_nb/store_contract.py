@@ -88,8 +88,14 @@ class StoreContract:
         value = {"type": "span-ended", "n": [1, 2.5, None, True, "é"], "__class__": "x"}
         before = time.time()
         row = await new_run(
-            store, input=value, key="k", thread="t", code_version="c", graph_hash="g",
-            parent_run="p", fork_seq=3,
+            store,
+            input=value,
+            key="k",
+            thread="t",
+            code_version="c",
+            graph_hash="g",
+            parent_run="p",
+            fork_seq=3,
         )
         assert (row.owner, row.fence, row.status) == ("me", 1, "new")
         assert before <= row.created <= time.time()
@@ -144,7 +150,9 @@ class StoreContract:
         await new_run(store)
         data: list[Payload] = [
             SpanStarted(kind="agent", name="a", input={"x": [1, None]}, attempt=2),
-            MessageAdded(message=user("hi", Media(mime="image/png", data=b"\0\xff")), finish="stop"),
+            MessageAdded(
+                message=user("hi", Media(mime="image/png", data=b"\0\xff")), finish="stop"
+            ),
             MessageAdded(
                 message=assistant(
                     Text(text="t", extra={"p": {"sig": "s"}}), ToolCall(id="1", name="f", args="{")
@@ -182,7 +190,9 @@ class StoreContract:
         )
         await raises(Conflict, store.append("r", 1, messages("r", ["again"]), status="done"))
         await raises(Conflict, store.append("r", 1, messages("r", ["x"], 5) * 2))
-        await raises(SchemaError, store.append("r", 1, [event("r", 2, Custom(name="n", value=open))]))
+        await raises(
+            SchemaError, store.append("r", 1, [event("r", 2, Custom(name="n", value=open))])
+        )
         assert await store.read_events("r") == messages("r", ["one"])
         row = await store.get_run("r")
         assert row is not None
@@ -409,7 +419,10 @@ class StoreContract:
         assert await store.link("a", "r", []) == 0
         await store.link("a", "r", [1])
         threads = await store.find_threads()
-        assert [(t.id, t.title, t.meta) for t in threads] == [("a", "a", {"k": 1}), ("b", "b", {"k": 1})]
+        assert [(t.id, t.title, t.meta) for t in threads] == [
+            ("a", "a", {"k": 1}),
+            ("b", "b", {"k": 1}),
+        ]
 
     async def test_a_deleted_thread_keeps_the_journal(self, store: Store) -> None:
         await new_run(store)

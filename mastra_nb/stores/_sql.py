@@ -12,7 +12,6 @@ deleted file. `File.lost` sees it and the connections are opened anew.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import ctypes
 import errno
@@ -24,6 +23,7 @@ import time
 import urllib.parse
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +38,8 @@ else:
 
 # 3.7.0 to 3.51.2 can lose commits when two processes write one WAL file (sqlite.org/wal.html).
 OLDEST_SQLITE = (3, 51, 3)
+# SQLite takes a shorter file for an empty one and would write over it.
+SMALLEST_FILE = 512
 BUSY_SECONDS = 15.0
 CHECKPOINT_PAGES = 2000
 POOLED_READERS = 4
@@ -52,6 +54,10 @@ class ForeignConnectionWarning(RuntimeWarning):
 
 class Busy(Exception):
     """Another writer has the file now; try again."""
+
+
+class Lost(Exception):
+    """The WAL file was deleted while we wrote to it."""
 
 
 class Abandoned(Exception):
@@ -206,8 +212,8 @@ class File:
         self._wal_fd = -1
         self._frozen: tuple[int, ...] | None = None
         self._checkpoint_due = False
-        self.writing: concurrent.futures.ThreadPoolExecutor | None = None
-        self.reading: concurrent.futures.ThreadPoolExecutor | None = None
+        self.writing: ThreadPoolExecutor | None = None
+        self.reading: ThreadPoolExecutor | None = None
         with translated(path):
             check_sqlite(apsw.sqlite_lib_version())
             self.readonly = path.exists() and not (
@@ -220,11 +226,13 @@ class File:
                 raise
             stat = path.stat()
             self.key = (stat.st_dev, stat.st_ino)
-            self.writing = concurrent.futures.ThreadPoolExecutor(1, "mastra-nb-write")
-            self.reading = concurrent.futures.ThreadPoolExecutor(2, "mastra-nb-read")
+            self.writing = ThreadPoolExecutor(1, "mastra-nb-write")
+            self.reading = ThreadPoolExecutor(2, "mastra-nb-read")
 
     def _open(self, app_id: int, migrations: Sequence[str]) -> None:
         path, newest = self.path, len(migrations)
+        if 0 < _size(str(path)) < SMALLEST_FILE:
+            raise apsw.NotADBError("file is not a database")
         if self.readonly:
             version = self._patiently(
                 lambda: self.read(lambda db: _inspect(db, path, app_id, newest))
@@ -236,11 +244,7 @@ class File:
                 )
             return
         if path.exists():
-            db = self._connect(apsw.SQLITE_OPEN_READWRITE)
-            # A file that turns out not to be ours is left exactly as it is.
-            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-            self._patiently(lambda: _inspect(db, path, app_id, newest))
-            self._drop(db)
+            self._patiently(lambda: self._look(app_id, newest))
         elif not path.parent.is_dir():
             raise StorageError(
                 f'The folder "{path.parent}" does not exist.',
@@ -251,6 +255,29 @@ class File:
             raise read_only(path)
         self._guard = Guard(lock_path(path))
         self._patiently(lambda: self._prepare(app_id, migrations))
+
+    def _look(self, app_id: int, newest: int) -> None:
+        """A file that turns out not to be ours is left exactly as it is, and alone."""
+        if not _size(f"{self.path}-wal"):
+            db = self._connect(*self._immutable())
+            try:
+                _inspect(db, self.path, app_id, newest)
+                return
+            except apsw.Error:
+                pass  # damaged, or another process has begun to write: see below
+            finally:
+                self._drop(db)
+        db = self._connect(apsw.SQLITE_OPEN_READWRITE)
+        db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        try:
+            _inspect(db, self.path, app_id, newest)
+        finally:
+            self._drop(db)
+
+    def _immutable(self) -> tuple[int, str]:
+        """How to open the file without a lock and without files beside it."""
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        return flags, f"{self.path.as_uri()}?immutable=1"
 
     def _patiently(self, work: Callable[[], T]) -> T:
         """For the start, which may block: repeat until nobody else has the file."""
@@ -293,7 +320,7 @@ class File:
         db.execute("PRAGMA mmap_size = 0").fetchall()
         return db
 
-    def _use_writer(self, db: apsw.Connection) -> None:
+    def _use_writer(self, db: apsw.Connection) -> apsw.Connection:
         db.execute("PRAGMA synchronous = NORMAL").fetchall()
         db.execute("PRAGMA journal_size_limit = 33554432").fetchall()
         # Replaces SQLite's own checkpoint in the commit: its fsync would block the event loop.
@@ -302,6 +329,7 @@ class File:
         if sys.platform != "win32":
             db.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # makes the WAL file
             self._wal_fd = os.open(f"{self.path}-wal", os.O_RDONLY)
+        return db
 
     def _after_commit(self, db: apsw.Connection, name: str, pages: int) -> int:
         self._checkpoint_due = pages >= CHECKPOINT_PAGES
@@ -337,7 +365,10 @@ class File:
             self._wal_fd = -1
         self._frozen = None
         if not self.readonly:
-            self._use_writer(self._connect(apsw.SQLITE_OPEN_READWRITE))
+            self._open_writer()
+
+    def _open_writer(self) -> apsw.Connection:
+        return self._use_writer(self._connect(apsw.SQLITE_OPEN_READWRITE))
 
     def _bury(self, db: apsw.Connection) -> None:
         # Its close must not touch the WAL file that has taken the place of its own.
@@ -369,23 +400,16 @@ class File:
             raise _gone(self.path)
         guard.acquire()
         try:
-            if self._writer is None or self.lost:
-                self._reopen()
-            db = self._writer
-            assert db is not None  # noqa: S101
-            if barrier:
-                db.execute("PRAGMA synchronous = FULL").fetchall()
-            try:
-                db.execute("BEGIN IMMEDIATE")
-                result = work(db)
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-            finally:
-                if barrier:
-                    db.execute("PRAGMA synchronous = NORMAL").fetchall()
+            while True:
+                db = self._writer or self._open_writer()
+                try:
+                    result = self._commit(db, work, barrier)
+                    break
+                except Exception:
+                    # On files that are gone nothing was true, and nothing was committed.
+                    if not self.lost:
+                        raise
+                    self._reopen()
             if self.lost:
                 raise StorageError(
                     f'Another SQLite library took "{self.path}" away while it was written: the '
@@ -400,6 +424,24 @@ class File:
             # An interpreter that is ending takes no more work: closing the file will do it.
             with contextlib.suppress(RuntimeError):
                 self.writing.submit(self._checkpoint)
+        return result
+
+    def _commit(self, db: apsw.Connection, work: Work[T], barrier: bool) -> T:
+        if barrier:
+            db.execute("PRAGMA synchronous = FULL").fetchall()
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            result = work(db)
+            if self.lost:
+                raise Lost
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        finally:
+            if barrier:
+                db.execute("PRAGMA synchronous = NORMAL").fetchall()
         return result
 
     def wait_write(
@@ -455,12 +497,12 @@ class File:
     def _reader(self) -> apsw.Connection:
         if self.pid != os.getpid() or (self._guard is None and not self.readonly):
             raise _gone(self.path)
-        flags, name = apsw.SQLITE_OPEN_READONLY, None
         if self.readonly and not _size(f"{self.path}-wal"):
             # Without a WAL SQLite would want to make one, in a folder where it may not.
             self._frozen = self._signature()
-            flags, name = flags | apsw.SQLITE_OPEN_URI, f"{self.path.as_uri()}?immutable=1"
-        db = self._connect(flags, name)
+            db = self._connect(*self._immutable())
+        else:
+            db = self._connect(apsw.SQLITE_OPEN_READONLY)
         db.execute("PRAGMA query_only = ON").fetchall()
         return db
 

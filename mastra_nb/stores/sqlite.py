@@ -115,13 +115,25 @@ class SQLiteStore:
 
     async def create(self, row: RunRow, *, owner: str, lease: float = LEASE_SECONDS) -> RunRow:
         rules.check_names(
-            row.id, row.name, row.kind, row.key, row.thread, row.code_version, row.graph_hash,
-            row.parent_run, owner,
+            row.id,
+            row.name,
+            row.kind,
+            row.key,
+            row.thread,
+            row.code_version,
+            row.graph_hash,
+            row.parent_run,
+            owner,
         )
         raw, now = rules.to_json(row.input, "The input of the run"), time.time()
         row = msgspec.structs.replace(
-            row, owner=owner, fence=1, lease_until=now + lease, created=row.created or now,
-            updated=now, input=_json(raw),
+            row,
+            owner=owner,
+            fence=1,
+            lease_until=now + lease,
+            created=row.created or now,
+            updated=now,
+            input=_json(raw),
         )
 
         def work(db: apsw.Connection) -> None:
@@ -223,7 +235,12 @@ class SQLiteStore:
         def work(db: apsw.Connection) -> list[Event]:
             return [
                 Event(
-                    run=run, seq=seq, span=path, parent=parent, at=at, v=v,
+                    run=run,
+                    seq=seq,
+                    span=path,
+                    parent=parent,
+                    at=at,
+                    v=v,
                     data=decode_payload(payload),
                 )
                 for seq, path, parent, at, v, payload in db.execute(_EVENTS, (run, after))
@@ -350,7 +367,9 @@ class SQLiteStore:
         def work(db: apsw.Connection) -> list[ThreadMessage]:
             found = [
                 ThreadMessage(
-                    pos=pos, run=run, seq=seq,
+                    pos=pos,
+                    run=run,
+                    seq=seq,
                     message=_MESSAGE.decode(raw or db.execute(_BLOB, (digest,)).get).message,
                 )
                 for pos, run, seq, raw, digest in db.execute(_MESSAGES, bound)
@@ -419,8 +438,9 @@ class SQLiteStore:
                 return list(_dicts(cursor))
             except (apsw.SQLError, apsw.BindingsError, TypeError) as exc:
                 raise StorageError(
-                    f"The query failed: {exc}.", hint="Tables: run, event, blob, thread, "
-                    "thread_message, doc.", code="storage.sql",
+                    f"The query failed: {exc}.",
+                    hint="Tables: run, event, blob, thread, thread_message, doc.",
+                    code="storage.sql",
                 ) from exc
             except (apsw.AuthError, apsw.ReadOnlyError) as exc:
                 raise StorageError(
