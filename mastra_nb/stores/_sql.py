@@ -22,22 +22,30 @@ import threading
 import time
 import urllib.parse
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
 
-from mastra_nb.errors import Conflict, MastraError, MigrationError, StorageError, UsageError
+from mastra_nb.errors import MigrationError, StorageError
+from mastra_nb.stores._errors import (
+    Abandoned,
+    Busy,
+    Lost,
+    check_sqlite,
+    lock_path,
+    read_only,
+    translate,
+    translated,
+)
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
 
-# 3.7.0 to 3.51.2 can lose commits when two processes write one WAL file (sqlite.org/wal.html).
-OLDEST_SQLITE = (3, 51, 3)
 # SQLite takes a shorter file for an empty one and would write over it.
 SMALLEST_FILE = 512
 BUSY_SECONDS = 15.0
@@ -50,117 +58,6 @@ Work = Callable[[apsw.Connection], T]
 
 class ForeignConnectionWarning(RuntimeWarning):
     """Another SQLite library of this process opens a file that a store has open."""
-
-
-class Busy(Exception):
-    """Another writer has the file now; try again."""
-
-
-class Lost(Exception):
-    """The WAL file was deleted while we wrote to it."""
-
-
-class Abandoned(Exception):
-    """The caller was cancelled while it waited for its turn: nothing was written."""
-
-
-def check_sqlite(version: str) -> None:
-    if tuple(int(part) for part in version.split(".")[:3]) < OLDEST_SQLITE:
-        raise StorageError(
-            f"SQLite {version} can lose data when two processes write one file.",
-            hint="Upgrade it: pip install -U apsw",
-            code="storage.sqlite_old",
-        )
-
-
-def translate(exc: Exception, path: Path) -> MastraError:
-    """Our error for what apsw or the system raised about the file at `path`."""
-    match exc:
-        case MastraError():
-            return exc
-        case Busy() | apsw.BusyError() | apsw.LockedError():
-            who = _holder(path)
-            return StorageError(
-                f'The database "{path}" is locked by {who}.',
-                hint="Wait for its write to end, or stop it; other programs may hold the file too.",
-                code="storage.locked",
-            )
-        case apsw.NotADBError() | apsw.CorruptError():
-            return StorageError(
-                f'The file "{path}" is not a database, or it is damaged: {exc}.',
-                hint="Nothing was changed: move it away, restore a backup, or use another URL.",
-                code="storage.corrupt",
-            )
-        case apsw.FullError() | OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            return StorageError(
-                f'There is no room left to write "{path}": nothing of this write was kept.',
-                hint="Free disk space, or delete old runs, and try again.",
-                code="storage.full",
-            )
-        case apsw.ReadOnlyError() | PermissionError() | OSError(errno=errno.EROFS):
-            return read_only(path)
-        case apsw.CantOpenError():
-            return StorageError(
-                f'The database "{path}" cannot be opened.',
-                hint="Check that its folder exists and that you may read and write it.",
-                code="storage.open",
-            )
-        case apsw.ConstraintError():
-            return Conflict(f'A write to "{path}" was refused: {exc}.')
-        case apsw.TooBigError():
-            return StorageError(
-                f'A value is too long for "{path}": SQLite stores up to 1 GB.',
-                hint="Keep large data in files and store their names.",
-                code="storage.too_big",
-            )
-        case apsw.InterruptError():
-            return StorageError(
-                f'The work on "{path}" was interrupted.', code="storage.interrupted"
-            )
-        case UnicodeEncodeError():
-            return UsageError(
-                "A name is not valid Unicode.",
-                hint="Decode the text it came from with the right encoding.",
-            )
-    return StorageError(
-        f'The database "{path}" failed: {exc}.',
-        hint="Check the disk; nothing of this write was kept.",
-        code="storage.io" if isinstance(exc, (apsw.IOError, OSError)) else "storage",
-    )
-
-
-def read_only(path: Path) -> StorageError:
-    return StorageError(
-        f'The database "{path}" can only be read: its file or folder is not writable.',
-        hint="Copy it to a folder of yours, or change the permissions.",
-        code="storage.readonly",
-    )
-
-
-@contextlib.contextmanager
-def translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (apsw.Error, OSError, Busy) as exc:
-        raise translate(exc, path) from exc
-
-
-def _holder(path: Path) -> str:
-    """Linux names the holder of the side file; elsewhere nobody can tell."""
-    try:
-        ino = os.stat(lock_path(path)).st_ino  # noqa: PTH116 - may be gone, as may /proc
-        lines = Path("/proc/locks").read_text().splitlines()
-    except OSError:
-        return "another process"
-    for line in lines:
-        fields = line.split()
-        if "FLOCK" in fields and fields[5].rpartition(":")[2] == str(ino):
-            return f"process {fields[4]}"
-    return "another process, which is not a store of ours"
-
-
-def lock_path(path: Path) -> Path:
-    return path.with_name(path.name + ".lock")
 
 
 class Guard:
@@ -291,7 +188,7 @@ class File:
             time.sleep(0.002 + random.random() * 0.01)
 
     def _prepare(self, app_id: int, migrations: Sequence[str]) -> None:
-        assert self._guard is not None  # noqa: S101
+        assert self._guard is not None
         self._guard.acquire()
         try:
             db = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
@@ -535,8 +432,15 @@ class File:
                     guard.acquire()
                     owned = True
             lost = self._wal_fd >= 0 and self.lost
-            # The writer last: a reader may not move the WAL.
-            for db in sorted(self._all, key=lambda db: db is self._writer):
+            # The writer last: a reader may not move the WAL. A reader at work in another thread
+            # is told to stop, and closed by that thread.
+            self._generation += 1
+            idle = [*self._readers, *([self._writer] if self._writer is not None else [])]
+            for db in tuple(self._all):
+                if db not in idle:
+                    with contextlib.suppress(apsw.ConnectionClosedError):
+                        db.interrupt()
+            for db in idle:
                 if lost:
                     self._bury(db)
                 else:

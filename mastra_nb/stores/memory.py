@@ -269,7 +269,7 @@ class MemoryStore:
             for pos in reversed(chosen):
                 run, seq = places[pos]
                 data = self._lines[run][seq].read().data
-                assert isinstance(data, MessageAdded)  # noqa: S101 - link() let no other in
+                assert isinstance(data, MessageAdded)
                 found.append(ThreadMessage(pos=pos, run=run, seq=seq, message=data.message))
             return found
 

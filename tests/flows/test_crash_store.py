@@ -1,4 +1,4 @@
-"""Several processes on one file: nothing acknowledged is lost, one claim wins, nobody is locked out."""
+"""Several processes on one file: nothing acknowledged is lost, and one claim wins."""
 
 from __future__ import annotations
 
