@@ -123,7 +123,7 @@ Durable = (
     | Custom
 )
 Payload = Delta | Durable
-_DELTAS = (TextDelta, ReasoningDelta, ArgsDelta)
+DELTAS = (TextDelta, ReasoningDelta, ArgsDelta)
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +145,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def durable(self) -> bool:
-        return not isinstance(self.data, _DELTAS)
+        return not isinstance(self.data, DELTAS)
 
     @property
     def cursor(self) -> tuple[int, int]:
@@ -167,7 +167,7 @@ _encoder = msgspec.json.Encoder()
 _payloads = msgspec.json.Decoder(Payload)
 _envelopes = msgspec.json.Decoder(_Envelope)
 _TAGS = frozenset(
-    str(t.__struct_config__.tag) for t in (*_DELTAS, *Durable.__args__)
+    str(t.__struct_config__.tag) for t in (*DELTAS, *Durable.__args__)
 )
 
 
@@ -260,7 +260,7 @@ class View(msgspec.Struct, kw_only=True):
 
     def apply(self, event: Event) -> None:
         data, path = event.data, event.span
-        if isinstance(data, _DELTAS):
+        if isinstance(data, DELTAS):
             self._apply_delta(path, data)
             return
         self.run, self.seq = event.run, event.seq
