@@ -182,8 +182,14 @@ class Gate:
         if not self._sleeping and self._running < self._limit and not self._waiting:
             self._running += 1
             return True
+        return await self._wait(self._queue(ticket))
+
+    def _queue(self, ticket: int) -> asyncio.Future[bool]:
         place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (ticket, place))
+        return place
+
+    async def _wait(self, place: asyncio.Future[bool]) -> bool:
         try:
             return await place
         except asyncio.CancelledError:
@@ -201,19 +207,22 @@ class Gate:
             self._limit += 1.0 if self._limit < self._threshold else 1.0 / self._limit
             self._admit()
 
-    async def back_off(self, sleep: Awaitable[object]) -> None:
-        """Give the place back and hold everyone until `sleep` is over."""
+    async def back_off(self, ticket: int, sleep: Awaitable[object]) -> bool:
+        """Give the place back, hold everyone until `sleep` is over, and enter again."""
         if not self._sleeping:
             self._threshold = max(1.0, min(self._running, self._limit) / 2)
         self._sleeping += 1
         self._running -= 1
+        place: asyncio.Future[bool] | None = None
         try:
             await sleep
+            place = self._queue(ticket)
         finally:
             self._sleeping -= 1
             if not self._sleeping:
                 self._limit = self._running + 1.0
                 self._admit()
+        return await self._wait(place)
 
     def give_up(self) -> None:
         """Wake all who wait: the provider has let nobody through."""
@@ -345,10 +354,12 @@ async def _open(
     ticket, failures, spared = gate.ticket(), 0, 0
     before = gate.successes
     last: ModelError | None = None
+    entered = await gate.enter(ticket)
     for attempt in itertools.count(2):
-        if not await gate.enter(ticket):
+        if not entered:
             if last is not None:
                 raise last
+            entered = await gate.enter(ticket)
             continue
         delay: float | None = None
         status = 0
@@ -387,10 +398,11 @@ async def _open(
                 gate.leave()
                 raise
         if crowded:
-            await gate.back_off(retry.sleep(delay))
+            entered = await gate.back_off(ticket, retry.sleep(delay))
         else:
             gate.leave()
             await retry.sleep(delay)
+            entered = await gate.enter(ticket)
     raise AssertionError("unreachable")
 
 
@@ -464,7 +476,7 @@ def _reason(exc: BaseException, timeouts: Timeouts | None = None) -> str:
             return f"no connection within {timeouts.connect:g} s"
         if isinstance(cause, ConnectionRefusedError):
             return "connection refused"
-        cause = cause.__cause__ or getattr(cause, "os_error", None)
+        cause = cause.__cause__ or cause.__context__
     return redact(str(exc) or type(exc).__name__)[:_MAX_MESSAGE]
 
 
@@ -561,8 +573,9 @@ def _bury(loop: asyncio.AbstractEventLoop) -> None:
     if not loop.is_closed():
         loop.run_until_complete(closing)
         return
-    with contextlib.suppress(StopIteration):
-        # On a closed loop there is no socket left to wait for: one step does it.
+    # On a closed loop there is no socket left to wait for: one step does it, and httpx's own
+    # transport complains that it cannot say goodbye.
+    with contextlib.suppress(StopIteration, RuntimeError):
         closing.send(None)
 
 

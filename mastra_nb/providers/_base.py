@@ -202,7 +202,9 @@ class HTTPModel:
         if _too_long(status, said):
             return "shorten the conversation, or choose a model with a longer context"
         if status == 0:
-            return vendor.start or "check the network, the proxy and the base URL"
+            if not vendor.needs_key:
+                return vendor.start or "start the server, or check the base URL"
+            return "check the network, the proxy and the base URL"
         if status in (401, 403):
             return f"check the key in {key_name}" if key_name else f"no key was sent: set {names}"
         if status == 404:
