@@ -1,4 +1,4 @@
-"""HTTP to model providers: one client per event loop, retries, rate-limit gates, SSE.
+"""HTTP to model providers: one connection pool per event loop, retries, rate-limit gates, SSE.
 
 The only file that imports httpx, and only once a request is made. Everything is retried in one
 place and only until the response body starts: afterwards a token may have been seen.
@@ -20,7 +20,7 @@ import ssl
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -407,17 +407,22 @@ async def _open(
 
 
 async def _send(call: Call, timeouts: Timeouts) -> httpx.Response:
-    client = _client(call.url.startswith("https:"))
-    request = client.build_request(
+    import httpx
+
+    headers = {"user-agent": "mastra-nb", "accept-encoding": "gzip, deflate"}
+    request = httpx.Request(
         call.method,
-        call.url,
-        headers={k: v.reveal() if isinstance(v, Secret) else v for k, v in call.headers.items()},
+        _url(call.url),
+        headers=headers
+        | {k: v.reveal() if isinstance(v, Secret) else v for k, v in call.headers.items()},
         content=call.body,
-        timeout=_httpx_timeout(timeouts.connect),
+        # Reading is watched by us: the time to the first byte and between bytes differ.
+        extensions={"timeout": {"connect": timeouts.connect}},
     )
+    transport = _transport(call.url.startswith("https:"))
     try:
         async with asyncio.timeout(timeouts.first) as watch:
-            return await client.send(request, stream=True)
+            return await transport.handle_async_request(request)
     except TimeoutError:
         if not watch.expired():
             raise
@@ -525,7 +530,7 @@ def _said(value: Any) -> str:
     return ""
 
 
-# --- clients -----------------------------------------------------------------------------------
+# --- transports -----------------------------------------------------------------------------------
 
 _PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
@@ -534,7 +539,7 @@ class _Loop:
     """What the requests of one event loop share."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.clients: dict[tuple[bool, tuple[str, ...]], httpx.AsyncClient] = {}
+        self.transports: dict[tuple[bool, tuple[str, ...]], _Transport] = {}
         self.gates: dict[tuple[str, ...], Gate] = {}
         self._guard = self._watch(loop)
         with contextlib.suppress(StopIteration):
@@ -550,9 +555,9 @@ class _Loop:
             await self.close()
 
     async def close(self) -> None:
-        while self.clients:
-            _, client = self.clients.popitem()
-            await client.aclose()
+        while self.transports:
+            _, transport = self.transports.popitem()
+            await transport.aclose()
 
 
 _loops: dict[asyncio.AbstractEventLoop, _Loop] = {}
@@ -560,7 +565,7 @@ _inherited: list[_Loop] = []
 
 
 def _after_fork() -> None:
-    """Keep the parent's clients: to close their sockets would say goodbye in the parent's name."""
+    """Keep the parent's transports: closing their sockets would say goodbye in its name."""
     global _lock
     _lock = threading.Lock()
     _inherited.extend(_loops.values())
@@ -568,7 +573,7 @@ def _after_fork() -> None:
 
 
 def _bury(loop: asyncio.AbstractEventLoop) -> None:
-    """Close the clients of a loop that does not run any more."""
+    """Close the transports of a loop that does not run any more."""
     closing = _loops.pop(loop).close()
     if not loop.is_closed():
         loop.run_until_complete(closing)
@@ -608,17 +613,17 @@ def gate(*key: str) -> Gate:
     return found
 
 
-def _client(tls: bool) -> httpx.AsyncClient:
-    clients, environ = _state().clients, os.environ
+def _transport(tls: bool) -> _Transport:
+    shared, environ = _state().transports, os.environ
     # A proxy set in a later cell counts from then on.
     proxies = tuple(environ.get(n) or environ.get(n.lower()) or "" for n in _PROXY_NAMES)
-    found = clients.get((tls, proxies))
+    found = shared.get((tls, proxies))
     if found is None:
-        found = clients[(tls, proxies)] = _make_client(tls, proxies)
+        found = shared[(tls, proxies)] = _make_transport(tls, proxies)
     return found
 
 
-def _make_client(tls: bool, proxies: tuple[str, ...]) -> httpx.AsyncClient:
+def _make_transport(tls: bool, proxies: tuple[str, ...]) -> _Transport:
     import httpx
 
     direct = not any(proxies[:3])
@@ -634,15 +639,42 @@ def _make_client(tls: bool, proxies: tuple[str, ...]) -> httpx.AsyncClient:
             from httpx_aiohttp import AiohttpTransport
         except ImportError:
             fast = False
-    if not fast:
-        return httpx.AsyncClient(verify=context, limits=limits, trust_env=not direct)
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=1000, ssl=context, keepalive_timeout=30.0),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=not direct,
-    )
-    transport = AiohttpTransport(verify=context, client=session)
-    return httpx.AsyncClient(transport=transport, trust_env=False)
+    if fast:
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=1000, ssl=context, keepalive_timeout=30.0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=not direct,
+        )
+        return AiohttpTransport(verify=context, client=session)
+    if direct:
+        return httpx.AsyncHTTPTransport(verify=context, limits=limits, trust_env=False)
+    return _Proxied(httpx.AsyncClient(verify=context, limits=limits))
+
+
+class _Transport(Protocol):
+    """Below httpx's client: its redirects, cookies and hooks would double the cost of a call."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response: ...
+
+    async def aclose(self) -> None: ...
+
+
+class _Proxied:
+    """httpx's client, which alone knows which proxy of the environment is for which host."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.aclose = client.aclose
+        self._client = client
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._client.send(request, stream=True, follow_redirects=False)
+
+
+@functools.lru_cache
+def _url(url: str) -> httpx.URL:
+    import httpx
+
+    return httpx.URL(url)
 
 
 _lock = threading.Lock()
@@ -670,11 +702,3 @@ def _transport_errors() -> tuple[type[BaseException], ...]:
         return (httpx.TransportError,)
     # Some of aiohttp's own escape the transport's translation.
     return (httpx.TransportError, aiohttp.ClientError)
-
-
-@functools.cache
-def _httpx_timeout(connect: float) -> httpx.Timeout:
-    # Reading is watched by us: the time to the first byte and between bytes differ.
-    import httpx
-
-    return httpx.Timeout(None, connect=connect)

@@ -313,8 +313,10 @@ class ChatDecoder:
         choices = chunk.get("choices")
         if not choices or not isinstance(choices, list):
             return ()
-        choice = next((c for c in choices if isinstance(c, dict) and not c.get("index")), None)
-        return self._choice(choice, "delta", data) if choice is not None else ()
+        for choice in choices:
+            if isinstance(choice, dict) and not choice.get("index"):
+                return self._choice(choice, "delta", data)
+        return ()
 
     def body(self, data: bytes) -> None:
         """A whole answer that was not streamed."""
@@ -420,7 +422,8 @@ class ChatDecoder:
         found: list[Delta] = []
         delta = choice.get(key)
         if isinstance(delta, dict):
-            self._reason(delta, found)
+            if len(delta) > 1 or "content" not in delta:
+                self._reason(delta, found)
             content = delta.get("content")
             if content:
                 self._say(content, found)

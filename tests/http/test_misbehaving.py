@@ -371,6 +371,20 @@ async def test_cancelling_during_a_backoff() -> None:
         assert reply.message.text == "ok"
 
 
+async def test_a_proxy_set_in_a_later_cell_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    async with serve([said("direct")]) as server, serve([said("by proxy")]) as proxy:
+        texts = []
+        for value in ("", proxy.url.removesuffix("/v1"), ""):
+            monkeypatch.setenv("HTTP_PROXY", value)
+            monkeypatch.setenv("http_proxy", value)
+            reply = await model(server).invoke(ASK, Ctx())  # type: ignore[arg-type]
+            texts.append(reply.message.text)
+        assert texts == ["direct", "by proxy", "direct"]
+
+
 async def test_connections_are_used_again() -> None:
     async with serve([said("ok")]) as server:
         for _ in range(5):
@@ -378,17 +392,17 @@ async def test_connections_are_used_again() -> None:
         assert (len(server.requests), server.connections) == (5, 1)
 
 
-async def test_two_hundred_calls_share_one_client() -> None:
+async def test_two_hundred_calls_share_one_pool() -> None:
     answer = said("ok")
     answer.before = 0.05
     async with serve(lambda _: answer) as server:
         m = model(server)
         await asyncio.gather(*(m.invoke(ASK, Ctx()) for _ in range(200)))  # type: ignore[arg-type]
         assert server.most == 200
-        assert len(http._state().clients) == 1
+        assert len(http._state().transports) == 1
 
 
-def test_every_loop_has_its_own_client_and_leaves_none() -> None:
+def test_every_loop_has_its_own_pool_and_leaves_none() -> None:
     async def one() -> int:
         await ask([said("ok")])
         return len(http._loops)
