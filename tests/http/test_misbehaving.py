@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from mastra_nb import http
 from mastra_nb.config import Secret
 from mastra_nb.errors import (
     LimitExceeded,
@@ -22,7 +21,8 @@ from mastra_nb.errors import (
     ModelTimeout,
 )
 from mastra_nb.events import ArgsDelta, Noted, TextDelta
-from mastra_nb.http import Retry, Timeouts
+from mastra_nb.http import pool
+from mastra_nb.http.client import Retry, Timeouts
 from mastra_nb.messages import user
 from mastra_nb.models import ModelRequest, Reply
 from mastra_nb.providers.openai import OpenAIModel
@@ -399,16 +399,16 @@ async def test_two_hundred_calls_share_one_pool() -> None:
         m = model(server)
         await asyncio.gather(*(m.invoke(ASK, Ctx()) for _ in range(200)))  # type: ignore[arg-type]
         assert server.most == 200
-        assert len(http._state().transports) == 1
+        assert len(pool._state().transports) == 1
 
 
 def test_every_loop_has_its_own_pool_and_leaves_none() -> None:
     async def one() -> int:
         await ask([said("ok")])
-        return len(http._loops)
+        return len(pool._loops)
 
     assert [asyncio.run(one()) for _ in range(3)] == [1, 1, 1]
-    assert http._loops == {}
+    assert pool._loops == {}
 
 
 def test_a_loop_closed_without_a_farewell(transport: str) -> None:
@@ -422,7 +422,7 @@ def test_a_loop_closed_without_a_farewell(transport: str) -> None:
 
 async def count_loops() -> int:
     await ask([said("ok")])
-    return len(http._loops)
+    return len(pool._loops)
 
 
 class Quota:

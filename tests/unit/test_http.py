@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mastra_nb import http
-from mastra_nb.http import Gate, Retry, ServerEvent, SSEDecoder, error_message, retry_after
+from mastra_nb.http import pool
+from mastra_nb.http.client import Retry, error_message, retry_after
+from mastra_nb.http.gate import Gate
+from mastra_nb.http.sse import ServerEvent, SSEDecoder
 
 
 def decode(*pieces: bytes) -> list[ServerEvent]:
@@ -189,7 +191,7 @@ async def test_a_cancelled_waiter_frees_its_place() -> None:
 
 def test_importing_loads_no_http_library() -> None:
     code = (
-        "import sys, mastra_nb.http\n"
+        "import sys, mastra_nb.http.client\n"
         "assert not {'httpx', 'aiohttp', 'httpx_aiohttp'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -197,7 +199,7 @@ def test_importing_loads_no_http_library() -> None:
 
 def test_tls_context_is_made_once() -> None:
     async def one() -> object:
-        return await asyncio.to_thread(http._tls_context)
+        return await asyncio.to_thread(pool._tls_context)
 
     async def many() -> list[object]:
         return await asyncio.gather(*(one() for _ in range(8)))

@@ -23,7 +23,7 @@ from mastra_nb.messages import (
 )
 from mastra_nb.models import ModelRequest, ModelSettings
 from mastra_nb.providers._vendors import VENDORS, full_url
-from mastra_nb.providers.openai import ChatCodec, fits_strict, provider
+from mastra_nb.providers.openai import ChatCodec, OpenAIModel, fits_strict, provider
 
 PNG = Media(mime="image/png", data=b"\x89PNG")
 CITY = {
@@ -289,6 +289,15 @@ def test_keys_and_addresses_are_read_at_the_call(bare: pytest.MonkeyPatch) -> No
         "http://127.0.0.1:9/v1", "OPENAI_API_KEY", "canary-key",
     )  # fmt: skip
     assert provider("ollama", "x")._find_key() == (None, "")
+
+
+def test_a_key_of_the_environment_is_not_sent_to_just_any_address(bare: pytest.MonkeyPatch) -> None:
+    bare.setenv("OPENAI_API_KEY", "canary-key")
+    m = OpenAIModel("m", base_url="http://elsewhere:8000")
+    assert m._find_key() == (None, "")
+    assert "pass api_key=" in m._hint(401, "", "http://elsewhere:8000/v1", "")
+    bare.setenv("OPENAI_BASE_URL", "http://elsewhere:8000")
+    assert provider("openai-compatible", "m")._find_key()[1] == "OPENAI_API_KEY"
 
 
 @pytest.mark.parametrize(

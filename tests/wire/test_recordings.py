@@ -15,7 +15,7 @@ import pytest
 
 from mastra_nb.errors import ModelError, ModelHTTPError, ModelOutputError, ModelRefused
 from mastra_nb.events import ArgsDelta, Delta, ReasoningDelta, TextDelta
-from mastra_nb.http import SSEDecoder
+from mastra_nb.http.sse import SSEDecoder
 from mastra_nb.models import ModelRequest, Reply
 from mastra_nb.providers._vendors import VENDORS
 from mastra_nb.providers.openai import ChatCodec, OpenAIModel

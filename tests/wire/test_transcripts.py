@@ -9,7 +9,7 @@ import pytest
 
 from mastra_nb.errors import ModelError, ModelHTTPError, ModelOutputError, ModelRefused
 from mastra_nb.events import ArgsDelta, Delta, ReasoningDelta, TextDelta
-from mastra_nb.http import SSEDecoder
+from mastra_nb.http.sse import SSEDecoder
 from mastra_nb.messages import Reasoning, ToolCall, Usage
 from mastra_nb.models import Reply
 from mastra_nb.providers._vendors import VENDORS
