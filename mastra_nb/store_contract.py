@@ -12,7 +12,6 @@
 Every test gets a fresh, empty `store`. Run them with pytest-asyncio in auto mode.
 """
 
-# ruff: noqa: S101 - a test suite that ships
 from __future__ import annotations
 
 import asyncio
@@ -31,6 +30,7 @@ from mastra_nb.events import (
     Noted,
     Payload,
     Resumed,
+    RunStatus,
     SpanEnded,
     SpanStarted,
     StateSet,
@@ -82,7 +82,7 @@ async def new_run(store: Store, id: str = "r", **fields: Any) -> RunRow:
 
 
 class StoreContract:
-    # Journal: create and claim
+    # The journal's runs
 
     async def test_create_returns_the_claimed_row(self, store: Store) -> None:
         value = {"type": "span-ended", "n": [1, 2.5, None, True, "é"], "__class__": "x"}
@@ -144,7 +144,7 @@ class StoreContract:
         await raises(NotFound, store.renew("x", 1))
         assert await store.read_events("x") == []
 
-    # Journal: append
+    # The journal's events
 
     async def test_events_come_back_as_they_were(self, store: Store) -> None:
         await new_run(store)
@@ -208,11 +208,15 @@ class StoreContract:
     async def test_a_path_finishes_once(self, store: Store) -> None:
         await new_run(store)
         ok, failed = SpanEnded(status="ok"), SpanEnded(status="error")
-        cancelled = SpanEnded(status="cancelled")
         path = "root/s"
-        for seq, data in enumerate(
-            (SpanStarted(kind="k", name="n"), failed, cancelled, failed, ok), 1
-        ):
+        tries: list[Payload] = [
+            SpanStarted(kind="k", name="n"),
+            failed,
+            SpanEnded(status="cancelled"),
+            failed,
+            ok,
+        ]
+        for seq, data in enumerate(tries, 1):
             await store.append("r", 1, [event("r", seq, data, path)])
         await raises(Conflict, store.append("r", 1, [event("r", 6, ok, path)]))
         await store.append("r", 1, [event("r", 6, ok, "root/other")])
@@ -246,11 +250,12 @@ class StoreContract:
         await raises(LeaseHeld, store.claim("r", owner="c"))
 
     async def test_a_status_that_rests_gives_the_lease_up(self, store: Store) -> None:
-        for status in ("suspended", "done", "failed", "cancelled"):
+        resting: tuple[RunStatus, ...] = ("suspended", "done", "failed", "cancelled")
+        for status in resting:
             await new_run(store, status)
             await store.append(status, 1, messages(status, ["x"]), status="running")
             await raises(LeaseHeld, store.claim(status, owner="b"))
-            await store.append(status, 1, [], status=status)  # type: ignore[arg-type]
+            await store.append(status, 1, [], status=status)
             # What comes late (a score, the last heartbeat) does not take it again.
             await store.append(status, 1, messages(status, ["late"], 2))
             await store.renew(status, 1)
@@ -283,7 +288,7 @@ class StoreContract:
         await store.append("r", 1, many)
         assert await store.read_events("r") == many
 
-    # Journal: find and delete
+    # Runs, found and deleted
 
     async def test_find_runs(self, store: Store) -> None:
         for n, (id, name) in enumerate((("a1", "x"), ("a_", "y"), ("b%", "x"), ("a%2", "x"))):
