@@ -541,7 +541,7 @@ class _Inline:
             self._add(f"![{entities(alt)}]({target})")
             return
         found = url if len(url) <= _MAX_URL else url[:_MAX_URL] + "…"
-        self._add("\\[image: " + (f"{entities(alt)} — " if alt else ""))
+        self._add("\\[image: " + (f"{_TEXT.sub(self._text_one, alt)} — " if alt else ""))
         self._add_code(found or "no address")
         self._add(" not loaded&#93;")
 

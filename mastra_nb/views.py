@@ -41,6 +41,7 @@ _MAX_IMAGES = 2_000_000
 _MAX_LINE = 200
 _IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _HIDDEN = ("value", "timer")
+_OWN_TYPES = ("text", "reasoning", "display", "note", "score", "custom", "more")
 _ICONS = {"tool": "🔧", "agent": "🤖", "workflow": "⛓"}
 _LEVELS = {"debug": "·", "info": "ℹ", "warning": "⚠", "error": "✗"}
 
@@ -163,7 +164,8 @@ class _Reader:
             yield draft.text, draft.reasoning, writing or None, False
 
     def _call(self, span: Span, items: list[Record]) -> None:
-        item: Record = {"type": span.kind, "name": valid(span.name), "status": span.status}
+        kind = f"{span.kind}-span" if span.kind in _OWN_TYPES else valid(span.kind)
+        item: Record = {"type": kind, "name": valid(span.name), "status": span.status}
         if not self._add(items, item):
             return
         if span.kind == "tool" and span.input not in (None, "", {}):
