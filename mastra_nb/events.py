@@ -51,7 +51,9 @@ class TextDelta(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="te
     text: str
 
 
-class ReasoningDelta(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="reasoning-delta"):
+class ReasoningDelta(
+    _Payload, frozen=True, kw_only=True, omit_defaults=True, tag="reasoning-delta"
+):
     text: str
 
 
@@ -123,7 +125,7 @@ Durable = (
     | Custom
 )
 Payload = Delta | Durable
-_DELTAS = (TextDelta, ReasoningDelta, ArgsDelta)
+DELTAS = (TextDelta, ReasoningDelta, ArgsDelta)
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +147,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def durable(self) -> bool:
-        return not isinstance(self.data, _DELTAS)
+        return not isinstance(self.data, DELTAS)
 
     @property
     def cursor(self) -> tuple[int, int]:
@@ -166,9 +168,7 @@ class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
 _encoder = msgspec.json.Encoder()
 _payloads = msgspec.json.Decoder(Payload)
 _envelopes = msgspec.json.Decoder(_Envelope)
-_TAGS = frozenset(
-    str(t.__struct_config__.tag) for t in (*_DELTAS, *Durable.__args__)
-)
+_TAGS = frozenset(str(t.__struct_config__.tag) for t in (*DELTAS, *Durable.__args__))
 
 
 def encode_payload(data: Payload) -> bytes:
@@ -178,7 +178,8 @@ def encode_payload(data: Payload) -> bytes:
 def decode_payload(raw: bytes | str) -> Payload:
     """The payload in `raw`; a type from a newer version decodes to Custom, so nothing is lost."""
     try:
-        return _payloads.decode(raw)
+        payload: Payload = _payloads.decode(raw)
+        return payload
     except msgspec.ValidationError:
         value = msgspec.json.decode(raw)
         kind = value.get("type") if isinstance(value, dict) else None
@@ -194,17 +195,34 @@ def encode(event: Event) -> bytes:
 def decode(raw: bytes | str) -> Event:
     e = _envelopes.decode(raw)
     return Event(
-        run=e.run, seq=e.seq, span=e.span, data=decode_payload(bytes(e.data)), at=e.at,
-        parent=e.parent, n=e.n, v=e.v,
+        run=e.run,
+        seq=e.seq,
+        span=e.span,
+        data=decode_payload(bytes(e.data)),
+        at=e.at,
+        parent=e.parent,
+        n=e.n,
+        v=e.v,
     )
 
 
 class Draft(msgspec.Struct):
-    """What a model call has said so far; gone once its message is in the log."""
+    """What a model call has said so far; gone once its message is in the log.
 
-    text: str = ""
-    reasoning: str = ""
-    calls: dict[str, tuple[str, str]] = {}
+    Pieces stay apart until somebody looks, so that a delta costs the same at any length.
+    """
+
+    text_parts: list[str] = []
+    reasoning_parts: list[str] = []
+    calls: dict[str, tuple[str, list[str]]] = {}
+
+    @property
+    def text(self) -> str:
+        return "".join(self.text_parts)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(self.reasoning_parts)
 
 
 class Span(msgspec.Struct, kw_only=True):
@@ -247,9 +265,23 @@ class View(msgspec.Struct, kw_only=True):
     seq: int = 0
     root: str = ""
 
+    @property
+    def text(self) -> str:
+        """The newest answer of the root span itself: a draft while it is spoken, else a message."""
+        root = self.spans.get(self.root)
+        for path in reversed(root.children if root else []):
+            if self.spans[path].kind != "model":
+                continue
+            if draft := self.drafts.get(path):
+                return draft.text
+            for span, _, message in reversed(self.messages):
+                if span == path:
+                    return message.text
+        return ""
+
     def apply(self, event: Event) -> None:
         data, path = event.data, event.span
-        if isinstance(data, _DELTAS):
+        if isinstance(data, DELTAS):
             self._apply_delta(path, data)
             return
         self.run, self.seq = event.run, event.seq
@@ -277,12 +309,13 @@ class View(msgspec.Struct, kw_only=True):
         if draft is None:
             draft = self.drafts[path] = Draft()
         if isinstance(data, TextDelta):
-            draft.text += data.text
+            draft.text_parts.append(data.text)
         elif isinstance(data, ReasoningDelta):
-            draft.reasoning += data.text
+            draft.reasoning_parts.append(data.text)
         else:
-            name, text = draft.calls.get(data.id, ("", ""))
-            draft.calls[data.id] = (data.name or name, text + data.text)
+            name, pieces = draft.calls.get(data.id, ("", []))
+            pieces.append(data.text)
+            draft.calls[data.id] = (data.name or name, pieces)
 
     def _start(self, event: Event, data: SpanStarted) -> None:
         path, old = event.span, self.spans.get(event.span)
@@ -292,8 +325,14 @@ class View(msgspec.Struct, kw_only=True):
             elif event.parent in self.spans:
                 self.spans[event.parent].children.append(path)
         self.spans[path] = Span(
-            path=path, kind=data.kind, name=data.name, parent=event.parent, started=event.at,
-            attempt=data.attempt, input=data.input, children=old.children if old else [],
+            path=path,
+            kind=data.kind,
+            name=data.name,
+            parent=event.parent,
+            started=event.at,
+            attempt=data.attempt,
+            input=data.input,
+            children=old.children if old else [],
         )
         if path == self.root:
             self.status = "running"

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
 
-from mastra_nb.context import Context
-from mastra_nb.messages import Finish, Message, ToolSpec, Usage
+from mastra_nb import plugins
+from mastra_nb.context import Codec, Context, Recorded
+from mastra_nb.errors import ConfigError, ModelError
+from mastra_nb.events import MessageAdded, Noted, ReasoningDelta, TextDelta
+from mastra_nb.messages import Finish, Message, Part, Reasoning, Text, ToolSpec, Usage
+from mastra_nb.services import Services
+from mastra_nb.storage import Docs
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,3 +72,254 @@ class Model(Protocol):
     profile: Profile
 
     async def invoke(self, request: ModelRequest, ctx: Context) -> Reply: ...
+
+
+class ModelCodec(Codec[Reply]):
+    """Histories are not copied: a model span's input is a digest, its output names the message."""
+
+    def show(self, input: ModelRequest) -> Any:
+        return {
+            "digest": digest(input),
+            "messages": len(input.messages),
+            "tools": [t.name for t in input.tools],
+        }
+
+    def dump(self, output: Reply, ctx: Context) -> Recorded:
+        seq = ctx.emit(MessageAdded(message=output.message, finish=output.finish))
+        return Recorded(
+            {"message": seq, "finish": output.finish, "model": output.model}, output.usage
+        )
+
+    def load(self, value: Any, ctx: Context) -> Reply:
+        added = ctx.run.message(value["message"])
+        return Reply(message=added.message, finish=value["finish"], model=value["model"])
+
+    def salvage(self, ctx: Context) -> Usage | None:
+        """What was said is kept, half tool calls are dropped: no provider accepts them back."""
+        deltas = ctx.run.deltas(ctx.path)
+        text = "".join(d.text for d in deltas if isinstance(d, TextDelta))
+        reasoning = "".join(d.text for d in deltas if isinstance(d, ReasoningDelta))
+        parts: list[Part] = [Reasoning(text=reasoning)] if reasoning else []
+        if text:
+            parts.append(Text(text=text))
+        if parts:
+            message = Message(role="assistant", parts=tuple(parts), partial=True)
+            ctx.emit(MessageAdded(message=message))
+        return Usage(calls=1) if deltas else None
+
+
+MODEL = ModelCodec()
+
+
+def digest(request: ModelRequest) -> str:
+    """Identifies a request by its content: SHA-256 of its JSON with sorted keys, hex."""
+    return hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
+
+
+ModelLike = str | Model | Sequence[str | Model]
+
+
+def resolve(model: ModelLike) -> Model:
+    """A model by its string "provider/model", as it is, or the fallback chain of a sequence.
+
+    Raises NotFound for an unknown provider, ConfigError for a string without one.
+    """
+    if isinstance(model, str):
+        provider, _, model_id = model.partition("/")
+        if not model_id and provider != "local":
+            raise ConfigError(
+                f'"{model}" names no provider',
+                hint='write "provider/model", for example "openai/gpt-4o-mini", or "local"',
+            )
+        made: Model = plugins.providers.load(provider)(provider, model_id)
+        return made
+    if isinstance(model, Sequence):
+        return Fallback([resolve(m) for m in model])
+    if not hasattr(model, "invoke"):
+        raise ConfigError(
+            f"{type(model).__name__} is not a model",
+            hint='pass a string like "openai/gpt-4o-mini" or an object with invoke(request, ctx)',
+        )
+    return model
+
+
+def ready(model: Model, services: Services) -> Model:
+    """`model` as a run uses it: priced, and recorded or replayed if the services say so."""
+    priced: Model = (
+        Fallback([Priced(m) for m in model.models])
+        if isinstance(model, Fallback)
+        else Priced(model)
+    )
+    return services.wrap_model(priced) if services.wrap_model is not None else priced
+
+
+class _Wrapper:
+    kind: ClassVar[Literal["model"]] = "model"
+
+    def __init__(self, inner: Model) -> None:
+        self.inner = inner
+        self.name = inner.name
+        self.profile = inner.profile
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.inner!r})"
+
+
+class Fallback:
+    """The first model that answers. One that failed after it had begun to speak is not replaced."""
+
+    kind: ClassVar[Literal["model"]] = "model"
+
+    def __init__(self, models: Sequence[Model]) -> None:
+        if not models:
+            raise ConfigError("a fallback chain needs at least one model")
+        self.models = tuple(models)
+        self.name = models[0].name
+        self.profile = models[0].profile
+
+    async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
+        for model, following in zip(self.models, self.models[1:], strict=False):
+            try:
+                return await model.invoke(request, ctx)
+            except (ModelError, ConfigError) as error:
+                if ctx.run.deltas(ctx.path):
+                    raise
+                ctx.run.meter.count_retry()
+                text = f'"{model.name}" failed ({error.message}); going on with "{following.name}"'
+                ctx.emit(Noted(level="warning", text=text))
+        return await self.models[-1].invoke(request, ctx)
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """US dollars per million tokens; `cached` is what an input token from the cache costs."""
+
+    input: float
+    output: float
+    cached: float | None = None
+
+
+# List prices as of PRICES_DATE; a model that is not here has an unknown price, never a guess.
+PRICES_DATE = "2025-09-01"
+_prices: dict[str, Price] = {
+    "openai/gpt-4o": Price(input=2.50, output=10.00, cached=1.25),
+    "openai/gpt-4o-mini": Price(input=0.15, output=0.60, cached=0.075),
+    "openai/gpt-4.1": Price(input=2.00, output=8.00, cached=0.50),
+    "openai/gpt-4.1-mini": Price(input=0.40, output=1.60, cached=0.10),
+    "openai/gpt-4.1-nano": Price(input=0.10, output=0.40, cached=0.025),
+    "openai/o3": Price(input=2.00, output=8.00, cached=0.50),
+    "openai/o4-mini": Price(input=1.10, output=4.40, cached=0.275),
+    "openai/gpt-5": Price(input=1.25, output=10.00, cached=0.125),
+    "openai/gpt-5-mini": Price(input=0.25, output=2.00, cached=0.025),
+    "openai/gpt-5-nano": Price(input=0.05, output=0.40, cached=0.005),
+}
+_FREE = frozenset({"local", "ollama", "llamacpp", "vllm", "lmstudio"})
+
+
+def set_price(model: str, *, input: float, output: float, cached: float | None = None) -> None:
+    """Set what "provider/model" costs, in US dollars per million tokens."""
+    _prices[model] = Price(input=input, output=output, cached=cached)
+
+
+def cost(model: str, usage: Usage) -> float | None:
+    """US dollars, or None if the price is unknown."""
+    if usage.cost is not None:
+        return usage.cost
+    if model.partition("/")[0] in _FREE:
+        return 0.0
+    price = _prices.get(model)
+    if price is None:
+        return None
+    cached = price.input if price.cached is None else price.cached
+    fresh = usage.input - usage.cached
+    return (fresh * price.input + usage.cached * cached + usage.output * price.output) / 1e6
+
+
+class Priced(_Wrapper):
+    async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
+        reply = await self.inner.invoke(request, ctx)
+        usage = msgspec.structs.replace(
+            reply.usage, cost=cost(self.name, reply.usage), calls=max(1, reply.usage.calls)
+        )
+        return msgspec.structs.replace(reply, usage=usage)
+
+
+ReplayMode = Literal["off", "record", "auto", "only"]
+
+
+class _Recording(msgspec.Struct, frozen=True, kw_only=True):
+    reply: Reply
+    seconds: float
+
+
+class Recorder:
+    """Keeps replies by the content of their request, in a store, and gives them back.
+
+    `record` calls the model and keeps the reply; `only` never calls it; `auto` calls it for what
+    was not kept. The n-th equal request of a session gets the n-th recording. While one is in
+    use, time is the sum of recorded durations (`now`), so that a replay looks like its recording.
+    """
+
+    def __init__(self, docs: Docs, mode: ReplayMode) -> None:
+        self.docs = docs
+        self.mode = mode
+        self.replayed = 0
+        self.called = 0
+        self._seen: dict[str, int] = {}
+        self._clock = 0.0
+
+    def now(self) -> float:
+        return self._clock
+
+    def wrap(self, model: Model) -> Model:
+        return _Recorded(model, self)
+
+    async def find(self, key: str) -> tuple[_Recording | None, str]:
+        n = self._seen.get(key, 0)
+        self._seen[key] = n + 1
+        if self.mode == "record":
+            return None, f"{key}.{n}"
+        for i in (n, *range(n - 1, -1, -1)):
+            data = await self.docs.get("recording", f"{key}.{i}")
+            if data is not None:
+                return msgspec.convert(data, _Recording), f"{key}.{n}"
+        return None, f"{key}.{n}"
+
+    async def keep(self, id: str, reply: Reply, seconds: float) -> None:
+        recording = _Recording(reply=msgspec.structs.replace(reply, raw=None), seconds=seconds)
+        await self.docs.put("recording", id, msgspec.to_builtins(recording))
+
+    def advance(self, seconds: float) -> None:
+        self._clock += seconds
+
+
+class _Recorded(_Wrapper):
+    def __init__(self, inner: Model, recorder: Recorder) -> None:
+        super().__init__(inner)
+        self._recorder = recorder
+
+    async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
+        recorder = self._recorder
+        key = hashlib.sha256(f"{self.name}\0{digest(request)}".encode()).hexdigest()
+        recording, id = await recorder.find(key)
+        if recording is not None:
+            recorder.replayed += 1
+            recorder.advance(recording.seconds)
+            reply = recording.reply
+            if reply.message.reasoning:
+                ctx.emit(ReasoningDelta(text=reply.message.reasoning))
+            if reply.message.text:
+                ctx.emit(TextDelta(text=reply.message.text))
+            return reply
+        if recorder.mode == "only":
+            raise ModelError(
+                f'no recording of this request to "{self.name}"',
+                code="model.not_recorded",
+                hint="record it with %mastra replay record, or use %mastra replay auto",
+            )
+        started = time.perf_counter()
+        reply = await self.inner.invoke(request, ctx)
+        seconds = round(time.perf_counter() - started, 3)
+        recorder.called += 1
+        recorder.advance(seconds)
+        await recorder.keep(id, reply, seconds)
+        return reply

@@ -1,0 +1,67 @@
+# Each target is a plain command that also works by hand in an environment with `.[all,test,docs]`.
+# MASTRA_NB_VENV names that environment (default .venv), PYTHON the interpreter that creates it.
+PYTHON ?= python3
+VENV := $(or $(MASTRA_NB_VENV),.venv)
+BIN := $(VENV)/bin
+SUITES := tests/test_architecture.py tests/test_docs.py $(wildcard $(addprefix tests/,unit contract flows wire http notebook))
+QUICKSTART := notebooks/00_quickstart.ipynb
+
+# The kernel of the environment wins over one of the same name in the user's home.
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lab docs bench soak browser clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 - \2/p' Makefile
+
+demo: $(VENV)/.with-all ## run the quickstart notebook on a local model
+	$(BIN)/python -m mastra_nb.providers.local pull
+	@mkdir -p out
+	$(BIN)/papermill --kernel python3 --cwd notebooks --log-output --no-progress-bar \
+	    $(QUICKSTART) out/quickstart.ipynb
+	@echo
+	@echo 'The executed notebook is "out/quickstart.ipynb"; "make lab" opens the notebooks.'
+
+test: $(VENV)/.with-all,test ## run the tests that need no browser and no network
+	$(BIN)/python -m pytest -m "not slow" $(SUITES)
+
+check: $(VENV)/.with-all,test ## check format, lint, types and layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lab: $(VENV)/.with-all ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+docs: $(VENV)/.with-docs ## build the documentation, warnings are errors
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+	@echo 'The documentation is "docs/_build/html/index.html".'
+
+bench: $(VENV)/.with-all,test ## print the performance table
+	$(BIN)/python -m tests.bench
+
+soak: $(VENV)/.with-all,test ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow tests
+
+browser: $(VENV)/.with-all,test ## run the tests that drive Chromium
+	$(BIN)/python -m pytest tests/browser
+
+clean: ## remove what the other targets made
+	rm -rf out docs/_build $(VENV)
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo 'No "$(PYTHON)": install Python 3.11 or newer, or say make PYTHON=/path/to/python3'; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "mastra_nb needs Python 3.11 or newer, \"$(PYTHON)\" is $$($(PYTHON) -V 2>&1)"; \
+	    echo '  → say make PYTHON=/path/to/a/newer/python3'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+	    echo '"$(PYTHON)" cannot create a virtual environment'; \
+	    echo '  → on Debian and Ubuntu: apt-get install python3-venv'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp for each set of extras, younger than pyproject.toml once it is installed.
+$(VENV)/.with-%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[$*]'
+	@touch '$@'

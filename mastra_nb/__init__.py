@@ -1,0 +1,71 @@
+"""mastra_nb: agents in notebooks and out of them.
+
+    from mastra_nb import Agent, tool
+
+Names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mastra_nb.agents import Agent as Agent
+    from mastra_nb.app import Mastra as Mastra
+    from mastra_nb.app import open_store as open_store
+    from mastra_nb.config import Settings as Settings
+    from mastra_nb.config import load_settings as load_settings
+    from mastra_nb.context import Context as Context
+    from mastra_nb.errors import MastraError as MastraError
+    from mastra_nb.errors import RunSuspended as RunSuspended
+    from mastra_nb.errors import ToolRetry as ToolRetry
+    from mastra_nb.events import Event as Event
+    from mastra_nb.limits import Limits as Limits
+    from mastra_nb.memory import Memory as Memory
+    from mastra_nb.messages import Media as Media
+    from mastra_nb.messages import Message as Message
+    from mastra_nb.messages import Text as Text
+    from mastra_nb.messages import Usage as Usage
+    from mastra_nb.messages import assistant as assistant
+    from mastra_nb.messages import system as system
+    from mastra_nb.messages import user as user
+    from mastra_nb.models import ModelSettings as ModelSettings
+    from mastra_nb.runs import Run as Run
+    from mastra_nb.tools import Tool as Tool
+    from mastra_nb.tools import tool as tool
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Agent": "agents", "Mastra": "app", "open_store": "app", "Settings": "config",
+    "load_settings": "config", "Context": "context", "Limits": "limits", "MastraError": "errors",
+    "RunSuspended": "errors", "ToolRetry": "errors", "Event": "events", "Memory": "memory",
+    "Media": "messages", "Message": "messages", "Text": "messages", "Usage": "messages",
+    "assistant": "messages", "system": "messages", "user": "messages", "ModelSettings": "models",
+    "Run": "runs", "Tool": "tools", "tool": "tools",
+}  # fmt: skip
+
+__all__ = [*sorted(_WHERE), "__version__", "load_ipython_extension", "unload_ipython_extension"]
+
+
+def __getattr__(name: str) -> Any:
+    where = _WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{where}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """`%load_ext mastra_nb`"""
+    import_module(f"{__name__}.notebook").load_ipython_extension(ipython)
+
+
+def unload_ipython_extension(ipython: Any) -> None:
+    import_module(f"{__name__}.notebook").unload_ipython_extension(ipython)

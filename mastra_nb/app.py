@@ -1,0 +1,152 @@
+"""Mastra: the container of named parts, their store and settings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+from mastra_nb import plugins, portal
+from mastra_nb.agents import Agent
+from mastra_nb.config import Settings, get_logger, load_settings
+from mastra_nb.errors import MissingExtra, NotFound, close_matches
+from mastra_nb.events import RunStatus
+from mastra_nb.runs import Run
+from mastra_nb.services import Services
+from mastra_nb.storage import RunRow, Store, Thread
+from mastra_nb.tools import ToolLike, toolset
+
+
+def open_store(url: str) -> Store:
+    """The store at `url`: "sqlite:///mastra.db", "memory://".
+
+    Raises NotFound for an unknown scheme, StorageError if it cannot be opened.
+    """
+    scheme = url.partition(":")[0]
+    store: Store = plugins.stores.load(scheme)(url)
+    return store
+
+
+class Mastra:
+    """Registers agents and tools under their names and gives them one store.
+
+    `storage` is a URL, a Store, or None for none. Use it as an (async) context manager, or call
+    `close`, to close the store.
+    """
+
+    def __init__(
+        self,
+        *,
+        agents: Iterable[Agent[Any]] | Mapping[str, Agent[Any]] = (),
+        tools: Iterable[Any] = (),
+        storage: str | Store | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self.settings = settings or load_settings()
+        store = open_store(storage) if isinstance(storage, str) else storage
+        self.services = Services(store=store, settings=self.settings)
+        self.agents: dict[str, Agent[Any]] = {}
+        self.tools: dict[str, ToolLike] = toolset(tools)
+        for agent in agents.values() if isinstance(agents, Mapping) else agents:
+            self.add(agent)
+
+    def __repr__(self) -> str:
+        url = self.store.url if self.store is not None else "none"
+        return f"<Mastra agents={[*self.agents]} storage={url}>"
+
+    @property
+    def store(self) -> Store | None:
+        return self.services.store
+
+    def add(self, agent: Agent[Any]) -> Agent[Any]:
+        """Register an agent; one of the same name is replaced."""
+        agent.services = self.services
+        self.agents[agent.name] = agent
+        return agent
+
+    def get_agent(self, name: str) -> Agent[Any]:
+        """Raises NotFound with close matches."""
+        found: Agent[Any] = _find("agent", name, self.agents)
+        return found
+
+    def get_tool(self, name: str) -> ToolLike:
+        found: ToolLike = _find("tool", name, self.tools)
+        return found
+
+    def get_logger(self, name: str = "mastra_nb") -> logging.Logger:
+        return get_logger(name)
+
+    async def find_runs(
+        self, *, name: str | None = None, status: RunStatus | None = None, limit: int = 100
+    ) -> list[RunRow]:
+        return await self._need_store().find_runs(name=name, status=status, limit=limit)
+
+    async def find_threads(self, *, resource: str | None = None, limit: int = 100) -> list[Thread]:
+        return await self._need_store().find_threads(resource=resource, limit=limit)
+
+    async def get_run(self, id: str) -> Run[Any]:
+        """A stored run by its id or the beginning of one. Raises NotFound."""
+        store = self._need_store()
+        row = await store.get_run(id)
+        if row is None:
+            rows = await store.find_runs(prefix=id, limit=2) if id else []
+            if len(rows) != 1:
+                why = (
+                    f'"{id}" is the beginning of several runs'
+                    if rows
+                    else f'there is no run "{id}"'
+                )
+                raise NotFound(why, hint="%mastra runs, or app.find_runs(), lists them")
+            row = rows[0]
+        agent = self.get_agent(row.name)
+        past = await store.read_events(row.id)
+        return agent.load(
+            row.id, row.input, thread=row.thread or "", past=past, limits=agent.limits
+        )
+
+    def sql(self, query: str, *args: Any) -> Any:
+        """The rows of a SELECT over the store's file as a DataFrame; `args` bind its `?`.
+
+        Blocks. Raises StorageError for a query that fails or would write, MissingExtra without
+        pandas, NotFound for a store that is no SQLite file.
+        """
+        read = getattr(self._need_store(), "sql", None)
+        if read is None:
+            raise NotFound(f'"{self._need_store().url}" has no SQL', hint="use a sqlite:/// store")
+        try:
+            import pandas
+        except ModuleNotFoundError:
+            raise MissingExtra(
+                "a DataFrame needs pandas", hint='pip install "mastra-nb[data]"'
+            ) from None
+        return pandas.DataFrame(portal.run(read(query, *args)))
+
+    async def close(self) -> None:
+        if self.store is not None:
+            await self.store.close()
+
+    async def __aenter__(self) -> Mastra:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _need_store(self) -> Store:
+        if self.store is None:
+            raise NotFound(
+                "this app keeps no runs: it has no store",
+                hint='Mastra(storage="sqlite:///mastra.db") keeps them',
+            )
+        return self.store
+
+
+def _find(what: str, name: str, known: Mapping[str, Any]) -> Any:
+    if name not in known:
+        raise NotFound(f'there is no {what} "{name}"', hint=close_matches(name, known))
+    return known[name]

@@ -1,0 +1,295 @@
+"""The one choke point: everything executable is called through `Context.call`.
+
+A call opens a span, checks limits, gives back the journaled output if there is one, else runs
+the target, maps what happened to the span's end and commits it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+from mastra_nb.errors import MastraError, Suspend
+from mastra_nb.events import (
+    Custom,
+    ErrorInfo,
+    MessageAdded,
+    Payload,
+    SpanEnded,
+    SpanStarted,
+    StateSet,
+    Suspended,
+)
+from mastra_nb.limits import Limits
+from mastra_nb.messages import Message, Usage
+from mastra_nb.runlog import RunLog
+from mastra_nb.schema import to_json
+from mastra_nb.services import Services
+
+I_contra = TypeVar("I_contra", contravariant=True)
+O_co = TypeVar("O_co", covariant=True)
+O = TypeVar("O")  # noqa: E741
+
+
+class Runnable(Protocol[I_contra, O_co]):
+    """Anything that can be called in a run: model, tool, agent, step, workflow."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    async def invoke(self, input: I_contra, ctx: Context, /) -> O_co: ...
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """What of an output goes into its SpanEnded."""
+
+    value: Any
+    usage: Usage | None = None
+
+
+class Codec(Generic[O]):
+    """How a call's input and output are kept in the journal; the default keeps JSON values."""
+
+    def show(self, input: Any) -> Any:
+        return to_json(input)
+
+    def dump(self, output: O, ctx: Context) -> Recorded:
+        return Recorded(to_json(output))
+
+    def load(self, value: Any, ctx: Context) -> O:
+        return value  # type: ignore[no-any-return]
+
+    def salvage(self, ctx: Context) -> Usage | None:
+        """Called when the call failed or was cancelled: keep what there is."""
+        return None
+
+
+PLAIN: Codec[Any] = Codec()
+
+
+_current: ContextVar[Context | None] = ContextVar("mastra_nb_context", default=None)
+
+
+def current() -> Context | None:
+    """The context of the call that this code runs in, if any."""
+    return _current.get()
+
+
+class Context:
+    """A place in a run. Handed to every `invoke`, and to tools that ask for it by type."""
+
+    __slots__ = ("_ordinals", "_records", "_suspends", "kind", "parent", "path", "run")
+
+    def __init__(self, run: RunLog, path: str, parent: str | None, kind: str) -> None:
+        self.run = run
+        self.path = path
+        self.parent = parent
+        self.kind = kind
+        self._ordinals: dict[str, int] | None = None
+        self._records = 0
+        self._suspends = 0
+
+    @property
+    def services(self) -> Services:
+        return self.run.services
+
+    @property
+    def deps(self) -> Any:
+        return self.run.deps
+
+    @property
+    def thread(self) -> str:
+        return self.run.thread
+
+    @property
+    def limits(self) -> Limits:
+        return self.run.meter.limits
+
+    @property
+    def state(self) -> MutableMapping[str, Any]:
+        """Values of the run, journaled as they are set; JSON values only."""
+        return State(self)
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this call: hand it to services that accept one."""
+        return hashlib.sha256(f"{self.run.id}\0{self.path}".encode()).hexdigest()[:32]
+
+    def emit(self, data: Payload) -> int:
+        """Append to the run's log; returns the seq of the last durable event."""
+        return self.run.emit(self.path, self.parent, data)
+
+    def note(self, name: str, value: Any = None) -> None:
+        """Report something of your own: progress, a chart's data."""
+        self.emit(Custom(name=name, value=to_json(value)))
+
+    def record(self, message: Message) -> tuple[int, Message]:
+        """Put a message into the log once, however often this code runs again.
+
+        Returns its seq and the message that is in the log.
+        """
+        logged = self.run.past.messages.get(self.path, ())
+        self._records += 1
+        if self._records <= len(logged):
+            seq = logged[self._records - 1]
+            return seq, self.run.message(seq).message
+        return self.emit(MessageAdded(message=message)), message
+
+    async def call(
+        self,
+        target: Runnable[Any, O],
+        input: Any,
+        *,
+        key: str | None = None,
+        segment: str | None = None,
+        codec: Codec[O] = PLAIN,
+    ) -> O:
+        """Run `target` as a child span and return its output.
+
+        The call's identity is its path: the parent's path, the target's name, and `key`, or
+        else the input's digest and an ordinal among equal calls. `segment` replaces all of the
+        last part. Raises what the target raises, LimitExceeded before it is called.
+        """
+        run = self.run
+        if segment is None:
+            segment = self.segment(target.name, input, key, codec)
+        path = f"{self.path}/{segment}" if self.path else segment
+        kind = target.kind
+        child = Context(run, path, self.path or None, kind)
+        past = run.past
+        if path in past.done:
+            return codec.load(past.done[path], child)
+        if kind == "model" or kind == "tool":
+            await run.meter.admit(kind)
+        attempt = past.attempts.get(path, 0) + 1
+        child.emit(
+            SpanStarted(kind=kind, name=target.name, input=codec.show(input), attempt=attempt)
+        )
+        usage: Usage | None = None
+        token = _current.set(child)
+        try:
+            output = await target.invoke(input, child)
+            recorded = codec.dump(output, child)
+            usage = recorded.usage
+        except Suspend:
+            raise
+        except Exception as error:
+            usage = codec.salvage(child)
+            child.emit(SpanEnded(status="error", usage=usage, error=error_info(error)))
+            raise
+        except BaseException:
+            usage = codec.salvage(child)
+            child.emit(SpanEnded(status="cancelled", usage=usage))
+            raise
+        finally:
+            _current.reset(token)
+            if kind == "model":
+                run.meter.settle(usage)
+        child.emit(SpanEnded(status="ok", output=recorded.value, usage=usage))
+        await run.commit()
+        return output
+
+    async def value(self, name: str, make: Callable[[], Awaitable[Any] | Any]) -> Any:
+        """The JSON value that `make` gave the first time this run came here."""
+        return await self.call(_Value(name, make), None, segment=name)
+
+    @contextmanager
+    def span(self, kind: str, name: str, input: Any = None) -> Iterator[Context]:
+        """A span around code that is not a Runnable; it is never skipped."""
+        path = f"{self.path}/{self.segment(name, input, None, PLAIN)}"
+        child = Context(self.run, path, self.path or None, kind)
+        attempt = self.run.past.attempts.get(path, 0) + 1
+        child.emit(SpanStarted(kind=kind, name=name, input=to_json(input), attempt=attempt))
+        token = _current.set(child)
+        try:
+            yield child
+        except Suspend:
+            raise
+        except Exception as error:
+            child.emit(SpanEnded(status="error", error=error_info(error)))
+            raise
+        except BaseException:
+            child.emit(SpanEnded(status="cancelled"))
+            raise
+        else:
+            child.emit(SpanEnded(status="ok"))
+        finally:
+            _current.reset(token)
+
+    def suspend(
+        self, payload: Any = None, *, schema: dict[str, Any] | None = None, reason: str = "input"
+    ) -> Any:
+        """Stop here until somebody answers; when the run is resumed this returns the answer.
+
+        `schema` is the JSON schema the answer must fit. Code before this line runs again on
+        resume: keep effects in calls of their own.
+        """
+        self._suspends += 1
+        path = self.path if self._suspends == 1 else f"{self.path}~{self._suspends}"
+        past = self.run.past
+        if path in past.answers:
+            return past.answers[path]
+        if path not in past.waiting:
+            self.emit(Suspended(path=path, reason=reason, payload=to_json(payload), schema=schema))
+        raise Suspend(path)
+
+    def segment(self, name: str, input: Any, key: str | None, codec: Codec[Any]) -> str:
+        name = name.replace("/", ":")
+        if key is not None:
+            return f"{name}[{key}]"
+        raw = msgspec.json.encode(codec.show(input), order="sorted")
+        base = f"{name}#{hashlib.sha256(raw).hexdigest()[:10]}"
+        if self._ordinals is None:
+            self._ordinals = {}
+        n = self._ordinals.get(base, 0)
+        self._ordinals[base] = n + 1
+        return f"{base}.{n}"
+
+
+class State(MutableMapping[str, Any]):
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._values = ctx.run.past.state
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        value = to_json(value)
+        self._values[key] = value
+        self._ctx.emit(StateSet(key=key, value=value))
+
+    def __delitem__(self, key: str) -> None:
+        self[key] = None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class _Value:
+    kind = "value"
+
+    def __init__(self, name: str, make: Callable[[], Awaitable[Any] | Any]) -> None:
+        self.name = name
+        self._make = make
+
+    async def invoke(self, _: None, ctx: Context) -> Any:
+        made = self._make()
+        return to_json(await made if isinstance(made, Awaitable) else made)
+
+
+def error_info(error: BaseException) -> ErrorInfo:
+    if isinstance(error, MastraError):
+        return ErrorInfo(code=error.code, message=error.message, hint=error.hint)
+    return ErrorInfo(code=type(error).__name__, message=str(error) or type(error).__name__)

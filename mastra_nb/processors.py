@@ -1,0 +1,42 @@
+"""What sees a turn before the model does and after it is over: memory, guardrails, transforms."""
+
+from __future__ import annotations
+
+from mastra_nb.context import Context
+from mastra_nb.messages import Message
+
+
+class Turn:
+    """One exchange: what came before it, and what it adds, each with its seq in the run's log.
+
+    A processor may change `instructions` and `history` before the first model call. `drafts`
+    are messages of the turn that no later turn needs to know (answers that were asked for again).
+    """
+
+    def __init__(self, instructions: str) -> None:
+        self.instructions = instructions
+        self.history: list[Message] = []
+        self.new: list[tuple[int, Message]] = []
+        self.drafts: set[int] = set()
+
+    def add(self, recorded: tuple[int, Message], *, draft: bool = False) -> None:
+        self.new.append(recorded)
+        if draft:
+            self.drafts.add(recorded[0])
+
+    @property
+    def kept(self) -> list[tuple[int, Message]]:
+        return [(seq, m) for seq, m in self.new if seq not in self.drafts]
+
+    def messages(self) -> tuple[Message, ...]:
+        return (*self.history, *(m for _, m in self.new))
+
+
+class Processor:
+    """Override what you need. `after` is also called for a turn that failed or was stopped."""
+
+    async def before(self, turn: Turn, ctx: Context) -> None:
+        return None
+
+    async def after(self, turn: Turn, ctx: Context) -> None:
+        return None

@@ -1,0 +1,277 @@
+"""Tools: functions a model may call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import hashlib
+import inspect
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+
+import msgspec
+
+from mastra_nb.context import Context
+from mastra_nb.errors import (
+    ConfigError,
+    LimitExceeded,
+    SchemaError,
+    ToolArgsError,
+    ToolError,
+    ToolFailed,
+    ToolRetry,
+    ToolTimeout,
+)
+from mastra_nb.messages import ToolSpec
+from mastra_nb.schema import Signature, parse_json, summary, to_json
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Approval = bool | Callable[[dict[str, Any]], bool]
+
+# What fits into a model's context beside everything else, in characters of JSON.
+RESULT_LIMIT = 40_000
+
+APPROVAL_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "approved": {"type": "boolean"},
+        "reason": {"type": "string", "description": "told to the model when denied"},
+        "args": {"type": "object", "description": "arguments to use instead"},
+    },
+    "required": ["approved"],
+    "additionalProperties": False,
+}
+
+
+class ToolLike(Protocol):
+    """What the loop needs of a tool."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def spec(self) -> ToolSpec: ...
+
+    async def invoke(self, input: Any, ctx: Context, /) -> Any: ...
+
+
+class Tool(Generic[P, R]):
+    """A function with a name, a description and a JSON schema; calling it calls the function.
+
+    `needs_approval` may be a function of the arguments; then the run waits for a person before
+    the function is called. `timeout` is in seconds (None: the settings'). `retries` counts
+    further attempts after an exception. A parameter annotated `Context` gets the run's context
+    and is not shown to the model.
+    """
+
+    kind: ClassVar[Literal["tool"]] = "tool"
+
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        *,
+        name: str = "",
+        description: str = "",
+        needs_approval: Approval = False,
+        timeout: float | None = None,
+        retries: int = 0,
+    ) -> None:
+        if not callable(fn):
+            raise ConfigError(
+                f"{type(fn).__name__} is not a tool", hint="pass a function, a Tool or an Agent"
+            )
+        functools.update_wrapper(self, fn)
+        self.fn = fn
+        self.name = name or getattr(fn, "__name__", "tool")
+        self.needs_approval = needs_approval
+        self.timeout = timeout
+        self.retries = retries
+        self._description = description
+        self._signature: Signature | None = None
+        self._spec: ToolSpec | None = None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Tool {self.name}>"
+
+    @property
+    def signature(self) -> Signature:
+        if self._signature is None:
+            self._signature = Signature(self.fn, inject=Context)
+        return self._signature
+
+    @property
+    def spec(self) -> ToolSpec:
+        """Raises SchemaError if a parameter's type has no JSON schema."""
+        if self._spec is None:
+            about = self._description or summary(inspect.getdoc(self.fn) or "")
+            self._spec = ToolSpec(name=self.name, description=about, parameters=self.signature.json)
+        return self._spec
+
+    async def invoke(self, input: Any, ctx: Context, /) -> Any:
+        """`input` is a JSON object, or the JSON text of one. Returns a JSON value.
+
+        Raises ToolArgsError, ToolTimeout, ToolFailed, ToolRetry; ToolError if it was denied.
+        """
+        args = self._arguments(input)
+        needs = self.needs_approval
+        if needs if isinstance(needs, bool) else needs(args):
+            args = self._approved(args, ctx)
+        if self.signature.injected:
+            args[self.signature.injected] = ctx
+        timeout = self.timeout or ctx.services.settings.tool_timeout
+        for attempt in range(self.retries + 1):
+            try:
+                async with asyncio.timeout(timeout):
+                    return capped(to_json(await call(self.fn, args)))
+            except (ToolRetry, LimitExceeded):
+                raise
+            except TimeoutError:
+                if attempt == self.retries:
+                    raise ToolTimeout(
+                        f'tool "{self.name}" did not answer within {timeout:g} s',
+                        hint="raise it with @tool(timeout=...)",
+                    ) from None
+            except Exception as error:
+                if attempt == self.retries:
+                    raise ToolFailed(
+                        f'tool "{self.name}" failed: {type(error).__name__}: {error}'
+                    ) from error
+        raise AssertionError("unreachable")
+
+    def _arguments(self, input: Any) -> dict[str, Any]:
+        try:
+            value = parse_json(input or "{}") if isinstance(input, str) else input
+            return self.signature.convert(value)
+        except SchemaError as error:
+            raise ToolArgsError(
+                f'the arguments of "{self.name}" are wrong: {error.message}'
+            ) from None
+
+    def _approved(self, args: dict[str, Any], ctx: Context) -> dict[str, Any]:
+        """Waits for a person; an approval counts for these arguments and this call only."""
+        shown = to_json(args)
+        digest = approval_digest(self.name, shown)
+        asked = ctx.run.past.asked.get(ctx.path)
+        answer = ctx.suspend(
+            {"tool": self.name, "args": shown, "digest": digest},
+            schema=APPROVAL_SCHEMA,
+            reason="approval",
+        )
+        if asked is None or asked.payload.get("digest") != digest:
+            raise ToolError(
+                f'the approval of "{self.name}" was for other arguments', code="tool.denied"
+            )
+        if not answer["approved"]:
+            why = answer.get("reason") or "no reason given"
+            raise ToolError(f'the user denied the call of "{self.name}": {why}', code="tool.denied")
+        return self._arguments(answer["args"]) if "args" in answer else args
+
+
+def approval_digest(tool: str, args: Any) -> str:
+    raw = msgspec.json.encode([tool, args], order="sorted")
+    return hashlib.sha256(raw).hexdigest()
+
+
+@overload
+def tool(fn: Callable[P, R], /) -> Tool[P, R]: ...
+
+
+@overload
+def tool(
+    *,
+    name: str = "",
+    description: str = "",
+    needs_approval: Approval = False,
+    timeout: float | None = None,
+    retries: int = 0,
+) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
+
+
+def tool(fn: Callable[P, R] | None = None, /, **options: Any) -> Any:
+    """Make a function a tool; it stays callable as it was. Options are those of Tool."""
+    if fn is not None:
+        return Tool(fn)
+    return lambda fn: Tool(fn, **options)
+
+
+def toolset(tools: Iterable[Any]) -> dict[str, ToolLike]:
+    """Tools by name; plain functions become tools. Raises ConfigError for a name used twice."""
+    out: dict[str, ToolLike] = {}
+    for item in tools:
+        made: ToolLike
+        if isinstance(item, Tool):
+            made = item
+        elif hasattr(item, "as_tool"):
+            made = item.as_tool()
+        elif hasattr(item, "spec") and hasattr(item, "invoke"):
+            made = item
+        else:
+            made = Tool(item)
+        if made.name in out:
+            raise ConfigError(
+                f'two tools are named "{made.name}"', hint='rename one: @tool(name="...")'
+            )
+        out[made.name] = made
+    return out
+
+
+def capped(value: Any, limit: int = RESULT_LIMIT) -> Any:
+    """A JSON value whose JSON is not longer than `limit` characters."""
+    if isinstance(value, (int, float, bool)) or value is None:
+        return value
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    if len(text) <= limit:
+        return value
+    return f"{text[:limit]}… [cut: {len(text):,} characters in all]"
+
+
+async def call(fn: Callable[..., Any], args: dict[str, Any]) -> Any:
+    """Call `fn` off the loop if it is a plain function; await what it gives if it is not."""
+    if inspect.iscoroutinefunction(fn):
+        return await fn(**args)
+    result = await in_thread(functools.partial(fn, **args))
+    return await result if inspect.isawaitable(result) else result
+
+
+async def in_thread(fn: Callable[[], R]) -> R:
+    """Like asyncio.to_thread, on a daemon thread of its own: a tool that never returns must not
+    keep the process from exiting, nor take a place in a pool for good.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[R] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def work() -> None:
+        try:
+            result = context.run(fn)
+        except BaseException as error:
+            deliver(future.set_exception, _transportable(error))
+        else:
+            deliver(future.set_result, result)
+
+    def deliver(how: Callable[[Any], None], what: Any) -> None:
+        def set_unless_gone() -> None:
+            if not future.done():
+                how(what)
+
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(set_unless_gone)
+
+    threading.Thread(target=work, name="mastra-nb-tool", daemon=True).start()
+    return await future
+
+
+def _transportable(error: BaseException) -> BaseException:
+    # A future refuses StopIteration, and a SystemExit would end the loop instead of the tool.
+    if isinstance(error, (StopIteration, SystemExit, KeyboardInterrupt)):
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
