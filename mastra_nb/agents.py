@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 import msgspec
 
 from mastra_nb import plugins
-from mastra_nb.context import Codec, Context, Limits, Meter, Services, ambient, current, within
+from mastra_nb.context import Codec, Context, current
 from mastra_nb.errors import ConfigError, SchemaError, ToolArgsError
+from mastra_nb.limits import Limits, Meter, within
 from mastra_nb.loop import Output, Plan, run_turn
 from mastra_nb.memory import Memory
 from mastra_nb.messages import Message, ToolSpec, user
@@ -20,6 +21,7 @@ from mastra_nb.models import Model, ModelLike, ModelSettings, ready, resolve
 from mastra_nb.processors import Processor
 from mastra_nb.runs import Run
 from mastra_nb.schema import Schema, clean
+from mastra_nb.services import Services, ambient
 from mastra_nb.storage import Store
 from mastra_nb.tools import ToolLike, toolset
 
@@ -176,7 +178,7 @@ class Agent(Generic[T]):
         seconds = None
         if self.limits is not None and not ctx.is_root:
             ctx.meter = Meter(self.limits, above=ctx.meter, path=ctx.path)
-            ctx.meter.restore(ctx.run.past)
+            ctx.meter.restore(ctx.run.past.used)
             seconds = self.limits.seconds
         turn = run_turn(plan, prompt_messages(input), ctx)
         return cast(T, await within(seconds, turn, ctx.path))

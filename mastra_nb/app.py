@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 from mastra_nb import plugins, portal
 from mastra_nb.agents import Agent
 from mastra_nb.config import Settings, get_logger, load_settings
-from mastra_nb.context import Limits, Services
 from mastra_nb.errors import MissingExtra, NotFound, close_matches
 from mastra_nb.events import RunStatus
+from mastra_nb.limits import Limits
 from mastra_nb.runs import Run
+from mastra_nb.services import Services
 from mastra_nb.storage import RunRow, Store, Thread
 from mastra_nb.tools import ToolLike, toolset
 

@@ -8,38 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import secrets
-import socket
-import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from mastra_nb.config import Settings
-from mastra_nb.errors import LimitExceeded, MastraError, Stopped, Suspend
+from mastra_nb.errors import MastraError, Stopped, Suspend
 from mastra_nb.events import (
     Custom,
     ErrorInfo,
-    Event,
     MessageAdded,
     Payload,
-    Resumed,
     SpanEnded,
     SpanStarted,
     StateSet,
     Suspended,
-    drop_below,
 )
+from mastra_nb.limits import Limits, Meter
 from mastra_nb.messages import Message, Usage
+from mastra_nb.runlog import RunLog
 from mastra_nb.schema import to_json
-from mastra_nb.storage import Store
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from mastra_nb.services import Services
 
 I_contra = TypeVar("I_contra", contravariant=True)
 O_co = TypeVar("O_co", covariant=True)
@@ -85,319 +76,12 @@ class Codec(Generic[O]):
 PLAIN: Codec[Any] = Codec()
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Budgets of a run, sub-agents and retries included; None is no limit. `cost` is in dollars."""
-
-    tool_calls: int | None = None
-    requests: int | None = None
-    tokens: int | None = None
-    cost: float | None = None
-    seconds: float | None = None
-
-
-class Meter:
-    """Counts what a run uses and refuses the call that would cross a limit.
-
-    What a model call will spend is unknown until it ends. While tokens or money are limited,
-    a call is let in beside others only if all of them could be as large as the largest one so
-    far and still fit: so calls at the edge go one by one, and at most one crosses the line.
-
-    A part of a run at `path` may have limits of its own: its meter counts into those `above` too.
-    """
-
-    def __init__(self, limits: Limits, *, above: Meter | None = None, path: str = "") -> None:
-        self.limits = limits
-        self.path = path
-        self.usage = Usage()
-        self.requests = 0
-        self.tool_calls = 0
-        self.chain: tuple[Meter, ...] = (self, *above.chain) if above is not None else (self,)
-        self.scarce = any(
-            m.limits.tokens is not None or m.limits.cost is not None for m in self.chain
-        )
-        self._in_flight = 0
-        self._largest: Usage | None = None
-        self._waiting: list[asyncio.Future[None]] = []
-
-    def restore(self, past: Past) -> None:
-        """Count what earlier drives of the run have used."""
-        below = f"{self.path}/" if self.path else ""
-        for path, kind, usage in past.used:
-            if path.startswith(below):
-                self.tool_calls += kind == "tool"
-                self.requests += kind == "model"
-                if usage is not None:
-                    self.requests += max(0, usage.calls - 1)
-                    self.usage = self.usage + usage
-
-    async def room(self) -> None:
-        """Wait until there is tokens and money for a model call. Raises LimitExceeded."""
-        waiting = self.chain[-1]._waiting
-        while True:
-            for meter in self.chain:
-                meter._check_spent()
-            if all(m._in_flight == 0 or m._all_fit() for m in self.chain):
-                return
-            future = asyncio.get_running_loop().create_future()
-            waiting.append(future)
-            await future
-
-    def admit_model(self) -> None:
-        """Raises LimitExceeded; the call it was asked for must then not be made."""
-        self.count_retry()
-        for meter in self.chain:
-            meter._in_flight += 1
-
-    def admit_tool(self) -> None:
-        """Raises LimitExceeded; the call it was asked for must then not be made."""
-        for meter in self.chain:
-            limit = meter.limits.tool_calls
-            if limit is not None and meter.tool_calls >= limit:
-                raise meter._exceeded("tool calls", limit)
-        for meter in self.chain:
-            meter.tool_calls += 1
-
-    def count_retry(self) -> None:
-        """One more request of a call that was let in; raises LimitExceeded."""
-        for meter in self.chain:
-            limit = meter.limits.requests
-            if limit is not None and meter.requests >= limit:
-                raise meter._exceeded("requests", limit)
-        for meter in self.chain:
-            meter.requests += 1
-
-    def settle(self, usage: Usage | None) -> None:
-        """A model call that was let in has ended."""
-        for meter in self.chain:
-            meter._in_flight -= 1
-            if usage is not None:
-                meter._add(usage)
-        waiting = self.chain[-1]._waiting
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
-        waiting.clear()
-
-    def _add(self, usage: Usage) -> None:
-        self.usage = self.usage + usage
-        if self.scarce:
-            old = self._largest or Usage()
-            self._largest = Usage(
-                input=max(old.input, usage.input),
-                output=max(old.output, usage.output),
-                cost=max(old.cost or 0.0, usage.cost or 0.0),
-            )
-
-    def _check_spent(self) -> None:
-        tokens, cost = self.limits.tokens, self.limits.cost
-        if tokens is not None and self.usage.total >= tokens:
-            raise self._exceeded("tokens", tokens)
-        if cost is not None:
-            if self.usage.calls and self.usage.cost is None:
-                raise LimitExceeded(
-                    "a budget in dollars is set, but the price of a model used here is unknown",
-                    hint="mastra_nb.models.set_price(...) sets it; or limit tokens instead",
-                    details={"limit": "dollars", "value": cost, "path": self.path},
-                )
-            if (self.usage.cost or 0.0) >= cost:
-                raise self._exceeded("dollars", cost)
-
-    def _all_fit(self) -> bool:
-        if self._largest is None:
-            return False
-        calls = self._in_flight + 1
-        tokens, cost = self.limits.tokens, self.limits.cost
-        if tokens is not None and self.usage.total + calls * self._largest.total > tokens:
-            return False
-        spent = (self.usage.cost or 0.0) + calls * (self._largest.cost or 0.0)
-        return cost is None or spent <= cost
-
-    def _exceeded(self, what: str, limit: float) -> LimitExceeded:
-        return LimitExceeded(
-            f"the budget of {limit:g} {what} is used up; the next call was not sent",
-            hint="raise it with limits=Limits(...) or ask for less",
-            details={"limit": what, "value": limit, "path": self.path},
-        )
-
-
-async def within(seconds: float | None, work: Awaitable[O], path: str = "") -> O:
-    """`work`, stopped after `seconds`. Raises LimitExceeded."""
-    if seconds is None:
-        return await work
-    try:
-        async with asyncio.timeout(seconds) as clock:
-            return await work
-    except TimeoutError:
-        if not clock.expired():
-            raise
-        raise LimitExceeded(
-            f"it took longer than {seconds:g} s and was stopped",
-            hint="raise it with limits=Limits(seconds=...)",
-            details={"limit": "seconds", "value": seconds, "path": path},
-        ) from None
-
-
-class Services:
-    """What runs of one application share: a store, settings, ids, readers of their events.
-
-    `wrap_model` puts record/replay or a cache around a model; `now` is the clock of events.
-    `sinks` see every event of every run, where it happens (a sync tool's thread too), and must
-    not block; one that raises is taken out.
-    """
-
-    def __init__(
-        self,
-        *,
-        store: Store | None = None,
-        settings: Settings | None = None,
-        wrap_model: Callable[[Any], Any] | None = None,
-        new_id: Callable[[], str] | None = None,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self.store = store
-        self.settings = settings or Settings()
-        self.wrap_model = wrap_model
-        self.new_id = new_id or random_id
-        self.now = now
-        self.sinks: list[Callable[[Event], None]] = []
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-
-
-def is_dead(owner: str) -> bool:
-    """True if the owner of a lease was a process of this machine that is no more."""
-    host, _, rest = owner.rpartition(":")[0].rpartition(":")
-    if host != socket.gethostname() or not rest.isdecimal() or os.name != "posix":
-        return False
-    try:
-        os.kill(int(rest), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
-def random_id() -> str:
-    return f"r_{secrets.token_hex(6)}"
-
-
-_ambient: Services | None = None
-
-
-def ambient() -> Services:
-    """The services of runs that belong to no application; a notebook sets its own."""
-    global _ambient
-    if _ambient is None:
-        _ambient = Services()
-    return _ambient
-
-
-def set_ambient(services: Services | None) -> None:
-    global _ambient
-    _ambient = services
-
-
 _current: ContextVar[Context | None] = ContextVar("mastra_nb_context", default=None)
 
 
 def current() -> Context | None:
     """The context of the call that this code runs in, if any."""
     return _current.get()
-
-
-class Log(Protocol):
-    """What a context needs of its run.
-
-    `refusal` is why nothing may be called in it any more, if so.
-    """
-
-    refusal: MastraError | None
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def services(self) -> Services: ...
-
-    @property
-    def meter(self) -> Meter: ...
-
-    @property
-    def deps(self) -> Any: ...
-
-    @property
-    def thread(self) -> str: ...
-
-    @property
-    def past(self) -> Past: ...
-
-    @property
-    def events(self) -> Sequence[Event]: ...
-
-    def emit(self, span: str, parent: str | None, data: Payload) -> int: ...
-
-    def deltas(self, span: str) -> Sequence[Payload]: ...
-
-    def message(self, seq: int) -> MessageAdded: ...
-
-    def said(self, span: str) -> tuple[int, Message] | None: ...
-
-    async def commit(self, *, barrier: bool = False) -> None: ...
-
-
-class Past:
-    """What earlier drives of the same run left in the journal, by path.
-
-    `failed` holds the newest attempts that ended with an error; `used` what was called and what
-    it spent; `seq` is the last event's.
-    """
-
-    def __init__(self, events: Sequence[Event] = ()) -> None:
-        self.seq = 0
-        self.done: dict[str, Any] = {}
-        self.failed: dict[str, ErrorInfo] = {}
-        self.attempts: dict[str, int] = {}
-        self.messages: dict[str, list[int]] = {}
-        self.waiting: dict[str, Suspended] = {}
-        self.asked: dict[str, Suspended] = {}
-        self.answers: dict[str, Any] = {}
-        self.state: dict[str, Any] = {}
-        self.used: list[tuple[str, str, Usage | None]] = []
-        self.limits: Limits | None = None
-        for event in events:
-            self._apply(event)
-
-    def _apply(self, event: Event) -> None:
-        data, path = event.data, event.span
-        self.seq = event.seq
-        if isinstance(data, SpanStarted):
-            self.attempts[path] = data.attempt
-            self.failed.pop(path, None)
-            self.used.append((path, data.kind, None))
-        elif isinstance(data, SpanEnded):
-            if data.status == "ok":
-                self.done[path] = data.output
-            elif data.error is not None:
-                self.failed[path] = data.error
-            if data.usage is not None:
-                self.used.append((path, "", data.usage))
-            if self.waiting:
-                drop_below(path, self.waiting)
-        elif isinstance(data, MessageAdded):
-            self.messages.setdefault(path, []).append(event.seq)
-        elif isinstance(data, Suspended):
-            self.waiting[data.path] = self.asked[data.path] = data
-        elif isinstance(data, Resumed):
-            self.waiting.pop(data.path, None)
-            self.answers[data.path] = data.value
-        elif isinstance(data, StateSet):
-            self.state[data.key] = data.value
-        elif isinstance(data, Custom) and not path and data.name == LIMITS:
-            self.limits = msgspec.convert(data.value, Limits)
-
-
-# The name of the event in which a run's own limits are kept, for whoever takes it up.
-LIMITS = "limits"
 
 
 class Context:
@@ -417,7 +101,7 @@ class Context:
     )
 
     def __init__(
-        self, run: Log, path: str, parent: str | None, kind: str, meter: Meter | None = None
+        self, run: RunLog, path: str, parent: str | None, kind: str, meter: Meter | None = None
     ) -> None:
         self.run = run
         self.path = path

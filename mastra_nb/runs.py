@@ -4,31 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from mastra_nb import portal
-from mastra_nb.config import get_logger
-from mastra_nb.context import (
-    LIMITS,
-    PLAIN,
-    Codec,
-    Context,
-    Limits,
-    Meter,
-    Past,
-    Runnable,
-    Services,
-    ambient,
-    current,
-    is_dead,
-    within,
-)
+from mastra_nb.context import PLAIN, Codec, Context, Runnable, current
 from mastra_nb.errors import (
     Conflict,
     LeaseHeld,
@@ -41,11 +24,8 @@ from mastra_nb.errors import (
     UsageError,
 )
 from mastra_nb.events import (
-    DELTAS,
     Custom,
     Event,
-    MessageAdded,
-    Payload,
     Resumed,
     RunStatus,
     SpanStarted,
@@ -53,201 +33,14 @@ from mastra_nb.events import (
     TextDelta,
     View,
 )
+from mastra_nb.limits import Limits, within
 from mastra_nb.messages import Message, Usage
+from mastra_nb.runlog import LIMITS, Past, RunLog, Watchers, notify, unbroken
 from mastra_nb.schema import partial_json, validate
-from mastra_nb.storage import LEASE_SECONDS, RunRow, Store
+from mastra_nb.services import Services, ambient
+from mastra_nb.storage import RunRow
 
 T = TypeVar("T")
-
-
-class RunLog:
-    """The append-only log of one run, and who waits for more of it. Safe to use from threads."""
-
-    def __init__(
-        self,
-        *,
-        id: str,
-        services: Services,
-        limits: Limits | None,
-        deps: Any = None,
-        thread: str = "",
-        past: Sequence[Event] = (),
-    ) -> None:
-        self.id = id
-        self.services = services
-        self.deps = deps
-        self.thread = thread
-        self.past = Past(past)
-        self.meter = Meter(self.past.limits or Limits() if limits is None else limits)
-        if past:
-            self.meter.restore(self.past)
-        self.events: list[Event] = list(past)
-        self.refusal: MastraError | None = None
-        self.failure: MastraError | None = None
-        self.sealed = False
-        self.fence = 0
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self._seq = past[-1].seq if past else 0
-        self._n = 0
-        self._unsaved: list[Event] = []
-        self._messages: dict[int, MessageAdded] = {}
-        self._said: dict[str, int] = {}
-        for event in past:
-            if isinstance(event.data, MessageAdded):
-                self._messages[event.seq] = event.data
-                self._said[event.span] = event.seq
-        # Reentrant: a sink may emit.
-        self._lock = threading.RLock()
-        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        self._saving: asyncio.Lock | None = None
-
-    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._saving = asyncio.Lock()
-
-    def emit(self, span: str, parent: str | None, data: Payload) -> int:
-        """Once the run rests, what a thread of it still has to say is not heard."""
-        services = self.services
-        with self._lock:
-            if self.sealed:
-                return self._seq
-            if isinstance(data, DELTAS):
-                self._n += 1
-            else:
-                self._seq += 1
-                self._n = 0
-                if isinstance(data, MessageAdded):
-                    self._messages[self._seq] = data
-                    self._said[span] = self._seq
-            event = Event(
-                run=self.id,
-                seq=self._seq,
-                n=self._n,
-                span=span,
-                parent=parent,
-                data=data,
-                at=services.now(),
-            )
-            self.events.append(event)
-            if self.fence and not self._n:
-                self._unsaved.append(event)
-            if services.sinks:
-                self._tell(event)
-        if self._waiters:
-            self.wake()
-        return event.seq
-
-    def _tell(self, event: Event) -> None:
-        for sink in [*self.services.sinks]:
-            try:
-                sink(event)
-            except Exception:
-                # A broken display must not break the run.
-                self.services.sinks.remove(sink)
-                get_logger().exception("a reader of run %s failed and is taken out", self.id)
-
-    def deltas(self, span: str) -> list[Payload]:
-        """The deltas of the span's current attempt, in order."""
-        out: list[Payload] = []
-        for event in reversed(self.events):
-            if event.span == span:
-                if isinstance(event.data, DELTAS):
-                    out.append(event.data)
-                elif isinstance(event.data, SpanStarted):
-                    break
-        return out[::-1]
-
-    def message(self, seq: int) -> MessageAdded:
-        if (found := self._messages.get(seq)) is not None:
-            return found
-        raise NotResumable(f'message {seq} of run "{self.id}" is not in its log')
-
-    def said(self, span: str) -> tuple[int, Message] | None:
-        """The newest message of the call at `span`, if the call is finished or of this drive."""
-        seq = self._said.get(span, 0)
-        if not seq or (seq <= self.past.seq and span not in self.past.done):
-            return None
-        return seq, self._messages[seq].message
-
-    async def commit(self, *, barrier: bool = False, status: RunStatus | None = None) -> None:
-        """Raises StorageError or LeaseHeld; nothing more may be called in the run then."""
-        store = self.services.store
-        if store is None or not self.fence or self._saving is None:
-            return
-        if not self._unsaved and status is None:
-            return
-        async with self._saving:
-            with self._lock:
-                batch, self._unsaved = self._unsaved, []
-            if not batch and status is None:
-                return
-            try:
-                await store.append(self.id, self.fence, batch, status=status, barrier=barrier)
-            except asyncio.CancelledError:
-                if batch and not await unbroken(self._landed(store, batch[0].seq)):
-                    with self._lock:
-                        self._unsaved[:0] = batch
-                raise
-            except MastraError as error:
-                self.failure = self.refusal = error
-                raise
-
-    async def _landed(self, store: Store, seq: int) -> bool:
-        return bool(await store.read_events(self.id, after=seq - 1))
-
-    def seal(self) -> None:
-        """Nothing is added any more."""
-        with self._lock:
-            self.sealed = True
-        self.refusal = self.refusal or Stopped(
-            f'run "{self.id}" is over; nothing can be called in it any more',
-            hint="await what you start before your function returns",
-        )
-
-    def wake(self) -> None:
-        with self._lock:
-            waiters, self._waiters = self._waiters, []
-        notify(waiters)
-
-    async def more(self, after: int, over: Callable[[], bool]) -> None:
-        """Wait until there are more than `after` events, or `over` says that none will come."""
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            if after < len(self.events) or over():
-                return
-            future: asyncio.Future[None] = loop.create_future()
-            self._waiters.append((loop, future))
-        await future
-
-
-def notify(waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]) -> None:
-    try:
-        here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-    except RuntimeError:
-        here = None
-    for loop, future in waiters:
-        if loop is here:
-            _arrived(future)
-        else:
-            # The reader's loop may be gone: nobody is left to tell.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_arrived, future)
-
-
-def _arrived(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-async def unbroken(work: Coroutine[Any, Any, T]) -> T:
-    """`work` to its end, though the caller is cancelled: for what must not be left half done."""
-    task = asyncio.ensure_future(work)
-    while True:
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.done():
-                return task.result()
 
 
 class Run(Generic[T]):
@@ -294,11 +87,10 @@ class Run(Generic[T]):
         self._halted = False
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._watchers: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._watchers: Watchers = []
         self._output: T | None = None
         self._error: BaseException | None = None
         self._next: Run[T] | None = None
-        self._heartbeat: asyncio.TimerHandle | None = None
         self._prefix = ""
         self._first = 0
         if self._within is not None:
@@ -309,7 +101,6 @@ class Run(Generic[T]):
                 )
             self._segment = self._within.segment(target.name, input, key, codec)
             self._prefix = f"{self._within.path}/{self._segment}"
-            assert isinstance(self._within.run, RunLog)
             self.log = self._within.run
             self._first = len(self.log.events)
             return
@@ -672,7 +463,7 @@ class Run(Generic[T]):
         return Stopped(f'run "{self.id}" of "{self.name}" was stopped', hint="what it said is kept")
 
     async def _drive_within(self, ctx: Context) -> None:
-        """The caller finds the outcome in the handle; only a cancellation is raised."""
+        """The outcome is in the handle; only a cancellation is raised."""
         try:
             self._output = await ctx.call(
                 self.target, self.input, segment=self._segment, codec=self._codec
@@ -728,8 +519,6 @@ class Run(Generic[T]):
 
     async def _finish(self, status: RunStatus) -> None:
         log = self.log
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
         log.seal()
         try:
             if log.fence:
@@ -741,61 +530,18 @@ class Run(Generic[T]):
             self._rest()
 
     async def _claim(self) -> None:
-        store, log = self._services.store, self.log
-        if store is None:
+        if self._services.store is None:
             return
-        row = await store.get_run(self.id) if self._stored else None
-        owner = f"{self._services.owner}-{next(_drives)}"
-        if row is None:
-            row = RunRow(
-                id=self.id,
-                name=self.name,
-                kind=self.target.kind,
-                input=self._codec.show(self.input),
-                status="running",
-                key=self._key,
-                thread=log.thread or None,
-                created=time.time(),
-                updated=time.time(),
-            )
-            row = await store.create(row, owner=owner)
-        else:
-            # A restarted kernel need not wait for the lease of the one it replaces.
-            dead = row.owner if is_dead(row.owner) else ""
-            row = await store.claim(self.id, owner=owner, instead_of=dead)
-            last = log.events[-1].seq if log.events else 0
-            if await store.read_events(self.id, after=last):
-                await store.renew(self.id, row.fence, lease=0)
-                raise Conflict(
-                    f'run "{self.id}" went on elsewhere since it was loaded',
-                    hint="load it again: app.get_run(id)",
-                )
-        log.fence = row.fence
-        self._beat(store)
-
-    def _beat(self, store: Store) -> None:
-        """Keep the lease while the run is driven; a run that lost it is stopped."""
-        log, loop = self.log, asyncio.get_running_loop()
-
-        async def renew() -> None:
-            try:
-                await store.renew(self.id, log.fence)
-            except LeaseHeld as error:
-                if not log.sealed:
-                    log.failure = log.refusal = error
-                    self._cancel_task()
-            except MastraError as error:
-                get_logger().warning(
-                    "the lease of run %s was not renewed: %s", self.id, error.message
-                )
-
-        def beat() -> None:
-            task = loop.create_task(renew())
-            _renewals.add(task)
-            task.add_done_callback(_renewals.discard)
-            self._heartbeat = loop.call_later(LEASE_SECONDS / 3, beat)
-
-        self._heartbeat = loop.call_later(LEASE_SECONDS / 3, beat)
+        row = RunRow(
+            id=self.id,
+            name=self.name,
+            kind=self.target.kind,
+            input=self._codec.show(self.input),
+            status="running",
+            key=self._key,
+            thread=self.thread or None,
+        )
+        await self.log.claim(row, stored=self._stored, lost=self._cancel_task)
 
     def _take_outcome(self) -> None:
         """A run that is loaded stays as it is until somebody resumes it."""
@@ -829,10 +575,6 @@ class Run(Generic[T]):
             run=self,
             hint=f"run.resume(answer), or %resume {self.id} approve",
         )
-
-
-_drives = itertools.count(1)
-_renewals: set[asyncio.Task[None]] = set()
 
 
 class _Timed(Generic[T]):

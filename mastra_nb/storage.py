@@ -67,10 +67,8 @@ class Journal(Protocol):
         """Insert and claim (fence 1). Raises Conflict if the id or the key is taken."""
         ...
 
-    async def claim(
-        self, run: str, *, owner: str, lease: float = LEASE_SECONDS, instead_of: str = ""
-    ) -> RunRow:
-        """Take the lease (fence + 1), at once if the owner `instead_of` holds it.
+    async def claim(self, run: str, *, owner: str, lease: float = LEASE_SECONDS) -> RunRow:
+        """Take the lease (fence + 1).
 
         Raises NotFound; LeaseHeld while another owner's lease runs.
         """

@@ -12,7 +12,6 @@
 Every test gets a fresh, empty `store`. Run them with pytest-asyncio in auto mode.
 """
 
-# ruff: noqa: S101 - a test suite that ships
 from __future__ import annotations
 
 import asyncio
@@ -31,6 +30,7 @@ from mastra_nb.events import (
     Noted,
     Payload,
     Resumed,
+    RunStatus,
     SpanEnded,
     SpanStarted,
     StateSet,
@@ -82,14 +82,20 @@ async def new_run(store: Store, id: str = "r", **fields: Any) -> RunRow:
 
 
 class StoreContract:
-    # Journal: create and claim
+    # The journal's runs
 
     async def test_create_returns_the_claimed_row(self, store: Store) -> None:
         value = {"type": "span-ended", "n": [1, 2.5, None, True, "é"], "__class__": "x"}
         before = time.time()
         row = await new_run(
-            store, input=value, key="k", thread="t", code_version="c", graph_hash="g",
-            parent_run="p", fork_seq=3,
+            store,
+            input=value,
+            key="k",
+            thread="t",
+            code_version="c",
+            graph_hash="g",
+            parent_run="p",
+            fork_seq=3,
         )
         assert (row.owner, row.fence, row.status) == ("me", 1, "new")
         assert before <= row.created <= time.time()
@@ -138,13 +144,15 @@ class StoreContract:
         await raises(NotFound, store.renew("x", 1))
         assert await store.read_events("x") == []
 
-    # Journal: append
+    # The journal's events
 
     async def test_events_come_back_as_they_were(self, store: Store) -> None:
         await new_run(store)
         data: list[Payload] = [
             SpanStarted(kind="agent", name="a", input={"x": [1, None]}, attempt=2),
-            MessageAdded(message=user("hi", Media(mime="image/png", data=b"\0\xff")), finish="stop"),
+            MessageAdded(
+                message=user("hi", Media(mime="image/png", data=b"\0\xff")), finish="stop"
+            ),
             MessageAdded(
                 message=assistant(
                     Text(text="t", extra={"p": {"sig": "s"}}), ToolCall(id="1", name="f", args="{")
@@ -182,7 +190,9 @@ class StoreContract:
         )
         await raises(Conflict, store.append("r", 1, messages("r", ["again"]), status="done"))
         await raises(Conflict, store.append("r", 1, messages("r", ["x"], 5) * 2))
-        await raises(SchemaError, store.append("r", 1, [event("r", 2, Custom(name="n", value=open))]))
+        await raises(
+            SchemaError, store.append("r", 1, [event("r", 2, Custom(name="n", value=open))])
+        )
         assert await store.read_events("r") == messages("r", ["one"])
         row = await store.get_run("r")
         assert row is not None
@@ -198,11 +208,15 @@ class StoreContract:
     async def test_a_path_finishes_once(self, store: Store) -> None:
         await new_run(store)
         ok, failed = SpanEnded(status="ok"), SpanEnded(status="error")
-        cancelled = SpanEnded(status="cancelled")
         path = "root/s"
-        for seq, data in enumerate(
-            (SpanStarted(kind="k", name="n"), failed, cancelled, failed, ok), 1
-        ):
+        tries: list[Payload] = [
+            SpanStarted(kind="k", name="n"),
+            failed,
+            SpanEnded(status="cancelled"),
+            failed,
+            ok,
+        ]
+        for seq, data in enumerate(tries, 1):
             await store.append("r", 1, [event("r", seq, data, path)])
         await raises(Conflict, store.append("r", 1, [event("r", 6, ok, path)]))
         await store.append("r", 1, [event("r", 6, ok, "root/other")])
@@ -236,11 +250,12 @@ class StoreContract:
         await raises(LeaseHeld, store.claim("r", owner="c"))
 
     async def test_a_status_that_rests_gives_the_lease_up(self, store: Store) -> None:
-        for status in ("suspended", "done", "failed", "cancelled"):
+        resting: tuple[RunStatus, ...] = ("suspended", "done", "failed", "cancelled")
+        for status in resting:
             await new_run(store, status)
             await store.append(status, 1, messages(status, ["x"]), status="running")
             await raises(LeaseHeld, store.claim(status, owner="b"))
-            await store.append(status, 1, [], status=status)  # type: ignore[arg-type]
+            await store.append(status, 1, [], status=status)
             # What comes late (a score, the last heartbeat) does not take it again.
             await store.append(status, 1, messages(status, ["late"], 2))
             await store.renew(status, 1)
@@ -273,7 +288,7 @@ class StoreContract:
         await store.append("r", 1, many)
         assert await store.read_events("r") == many
 
-    # Journal: find and delete
+    # Runs, found and deleted
 
     async def test_find_runs(self, store: Store) -> None:
         for n, (id, name) in enumerate((("a1", "x"), ("a_", "y"), ("b%", "x"), ("a%2", "x"))):
@@ -409,7 +424,10 @@ class StoreContract:
         assert await store.link("a", "r", []) == 0
         await store.link("a", "r", [1])
         threads = await store.find_threads()
-        assert [(t.id, t.title, t.meta) for t in threads] == [("a", "a", {"k": 1}), ("b", "b", {"k": 1})]
+        assert [(t.id, t.title, t.meta) for t in threads] == [
+            ("a", "a", {"k": 1}),
+            ("b", "b", {"k": 1}),
+        ]
 
     async def test_a_deleted_thread_keeps_the_journal(self, store: Store) -> None:
         await new_run(store)

@@ -12,7 +12,6 @@ deleted file. `File.lost` sees it and the connections are opened anew.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import ctypes
 import errno
@@ -23,21 +22,32 @@ import threading
 import time
 import urllib.parse
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
 
-from mastra_nb.errors import Conflict, MastraError, MigrationError, StorageError, UsageError
+from mastra_nb.errors import MigrationError, StorageError
+from mastra_nb.stores._errors import (
+    Abandoned,
+    Busy,
+    Lost,
+    check_sqlite,
+    lock_path,
+    read_only,
+    translate,
+    translated,
+)
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
 
-# 3.7.0 to 3.51.2 can lose commits when two processes write one WAL file (sqlite.org/wal.html).
-OLDEST_SQLITE = (3, 51, 3)
+# SQLite takes a shorter file for an empty one and would write over it.
+SMALLEST_FILE = 512
 BUSY_SECONDS = 15.0
 CHECKPOINT_PAGES = 2000
 POOLED_READERS = 4
@@ -48,113 +58,6 @@ Work = Callable[[apsw.Connection], T]
 
 class ForeignConnectionWarning(RuntimeWarning):
     """Another SQLite library of this process opens a file that a store has open."""
-
-
-class Busy(Exception):
-    """Another writer has the file now; try again."""
-
-
-class Abandoned(Exception):
-    """The caller was cancelled while it waited for its turn: nothing was written."""
-
-
-def check_sqlite(version: str) -> None:
-    if tuple(int(part) for part in version.split(".")[:3]) < OLDEST_SQLITE:
-        raise StorageError(
-            f"SQLite {version} can lose data when two processes write one file.",
-            hint="Upgrade it: pip install -U apsw",
-            code="storage.sqlite_old",
-        )
-
-
-def translate(exc: Exception, path: Path) -> MastraError:
-    """Our error for what apsw or the system raised about the file at `path`."""
-    match exc:
-        case MastraError():
-            return exc
-        case Busy() | apsw.BusyError() | apsw.LockedError():
-            who = _holder(path)
-            return StorageError(
-                f'The database "{path}" is locked by {who}.',
-                hint="Wait for its write to end, or stop it; other programs may hold the file too.",
-                code="storage.locked",
-            )
-        case apsw.NotADBError() | apsw.CorruptError():
-            return StorageError(
-                f'The file "{path}" is not a database, or it is damaged: {exc}.',
-                hint="Nothing was changed: move it away, restore a backup, or use another URL.",
-                code="storage.corrupt",
-            )
-        case apsw.FullError() | OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            return StorageError(
-                f'There is no room left to write "{path}": nothing of this write was kept.',
-                hint="Free disk space, or delete old runs, and try again.",
-                code="storage.full",
-            )
-        case apsw.ReadOnlyError() | PermissionError() | OSError(errno=errno.EROFS):
-            return read_only(path)
-        case apsw.CantOpenError():
-            return StorageError(
-                f'The database "{path}" cannot be opened.',
-                hint="Check that its folder exists and that you may read and write it.",
-                code="storage.open",
-            )
-        case apsw.ConstraintError():
-            return Conflict(f'A write to "{path}" was refused: {exc}.')
-        case apsw.TooBigError():
-            return StorageError(
-                f'A value is too long for "{path}": SQLite stores up to 1 GB.',
-                hint="Keep large data in files and store their names.",
-                code="storage.too_big",
-            )
-        case apsw.InterruptError():
-            return StorageError(
-                f'The work on "{path}" was interrupted.', code="storage.interrupted"
-            )
-        case UnicodeEncodeError():
-            return UsageError(
-                "A name is not valid Unicode.",
-                hint="Decode the text it came from with the right encoding.",
-            )
-    return StorageError(
-        f'The database "{path}" failed: {exc}.',
-        hint="Check the disk; nothing of this write was kept.",
-        code="storage.io" if isinstance(exc, (apsw.IOError, OSError)) else "storage",
-    )
-
-
-def read_only(path: Path) -> StorageError:
-    return StorageError(
-        f'The database "{path}" can only be read: its file or folder is not writable.',
-        hint="Copy it to a folder of yours, or change the permissions.",
-        code="storage.readonly",
-    )
-
-
-@contextlib.contextmanager
-def translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (apsw.Error, OSError, Busy) as exc:
-        raise translate(exc, path) from exc
-
-
-def _holder(path: Path) -> str:
-    """Linux names the holder of the side file; elsewhere nobody can tell."""
-    try:
-        ino = os.stat(lock_path(path)).st_ino  # noqa: PTH116 - may be gone, as may /proc
-        lines = Path("/proc/locks").read_text().splitlines()
-    except OSError:
-        return "another process"
-    for line in lines:
-        fields = line.split()
-        if "FLOCK" in fields and fields[5].rpartition(":")[2] == str(ino):
-            return f"process {fields[4]}"
-    return "another process, which is not a store of ours"
-
-
-def lock_path(path: Path) -> Path:
-    return path.with_name(path.name + ".lock")
 
 
 class Guard:
@@ -206,8 +109,8 @@ class File:
         self._wal_fd = -1
         self._frozen: tuple[int, ...] | None = None
         self._checkpoint_due = False
-        self.writing: concurrent.futures.ThreadPoolExecutor | None = None
-        self.reading: concurrent.futures.ThreadPoolExecutor | None = None
+        self.writing: ThreadPoolExecutor | None = None
+        self.reading: ThreadPoolExecutor | None = None
         with translated(path):
             check_sqlite(apsw.sqlite_lib_version())
             self.readonly = path.exists() and not (
@@ -220,11 +123,13 @@ class File:
                 raise
             stat = path.stat()
             self.key = (stat.st_dev, stat.st_ino)
-            self.writing = concurrent.futures.ThreadPoolExecutor(1, "mastra-nb-write")
-            self.reading = concurrent.futures.ThreadPoolExecutor(2, "mastra-nb-read")
+            self.writing = ThreadPoolExecutor(1, "mastra-nb-write")
+            self.reading = ThreadPoolExecutor(2, "mastra-nb-read")
 
     def _open(self, app_id: int, migrations: Sequence[str]) -> None:
         path, newest = self.path, len(migrations)
+        if 0 < _size(str(path)) < SMALLEST_FILE:
+            raise apsw.NotADBError("file is not a database")
         if self.readonly:
             version = self._patiently(
                 lambda: self.read(lambda db: _inspect(db, path, app_id, newest))
@@ -236,11 +141,7 @@ class File:
                 )
             return
         if path.exists():
-            db = self._connect(apsw.SQLITE_OPEN_READWRITE)
-            # A file that turns out not to be ours is left exactly as it is.
-            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-            self._patiently(lambda: _inspect(db, path, app_id, newest))
-            self._drop(db)
+            self._patiently(lambda: self._look(app_id, newest))
         elif not path.parent.is_dir():
             raise StorageError(
                 f'The folder "{path.parent}" does not exist.',
@@ -251,6 +152,29 @@ class File:
             raise read_only(path)
         self._guard = Guard(lock_path(path))
         self._patiently(lambda: self._prepare(app_id, migrations))
+
+    def _look(self, app_id: int, newest: int) -> None:
+        """A file that turns out not to be ours is left exactly as it is, and alone."""
+        if not _size(f"{self.path}-wal"):
+            db = self._connect(*self._immutable())
+            try:
+                _inspect(db, self.path, app_id, newest)
+                return
+            except apsw.Error:
+                pass  # damaged, or another process has begun to write: see below
+            finally:
+                self._drop(db)
+        db = self._connect(apsw.SQLITE_OPEN_READWRITE)
+        db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        try:
+            _inspect(db, self.path, app_id, newest)
+        finally:
+            self._drop(db)
+
+    def _immutable(self) -> tuple[int, str]:
+        """How to open the file without a lock and without files beside it."""
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        return flags, f"{self.path.as_uri()}?immutable=1"
 
     def _patiently(self, work: Callable[[], T]) -> T:
         """For the start, which may block: repeat until nobody else has the file."""
@@ -264,7 +188,7 @@ class File:
             time.sleep(0.002 + random.random() * 0.01)
 
     def _prepare(self, app_id: int, migrations: Sequence[str]) -> None:
-        assert self._guard is not None  # noqa: S101
+        assert self._guard is not None
         self._guard.acquire()
         try:
             db = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
@@ -293,7 +217,7 @@ class File:
         db.execute("PRAGMA mmap_size = 0").fetchall()
         return db
 
-    def _use_writer(self, db: apsw.Connection) -> None:
+    def _use_writer(self, db: apsw.Connection) -> apsw.Connection:
         db.execute("PRAGMA synchronous = NORMAL").fetchall()
         db.execute("PRAGMA journal_size_limit = 33554432").fetchall()
         # Replaces SQLite's own checkpoint in the commit: its fsync would block the event loop.
@@ -302,6 +226,7 @@ class File:
         if sys.platform != "win32":
             db.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # makes the WAL file
             self._wal_fd = os.open(f"{self.path}-wal", os.O_RDONLY)
+        return db
 
     def _after_commit(self, db: apsw.Connection, name: str, pages: int) -> int:
         self._checkpoint_due = pages >= CHECKPOINT_PAGES
@@ -337,7 +262,10 @@ class File:
             self._wal_fd = -1
         self._frozen = None
         if not self.readonly:
-            self._use_writer(self._connect(apsw.SQLITE_OPEN_READWRITE))
+            self._open_writer()
+
+    def _open_writer(self) -> apsw.Connection:
+        return self._use_writer(self._connect(apsw.SQLITE_OPEN_READWRITE))
 
     def _bury(self, db: apsw.Connection) -> None:
         # Its close must not touch the WAL file that has taken the place of its own.
@@ -369,23 +297,16 @@ class File:
             raise _gone(self.path)
         guard.acquire()
         try:
-            if self._writer is None or self.lost:
-                self._reopen()
-            db = self._writer
-            assert db is not None  # noqa: S101
-            if barrier:
-                db.execute("PRAGMA synchronous = FULL").fetchall()
-            try:
-                db.execute("BEGIN IMMEDIATE")
-                result = work(db)
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-            finally:
-                if barrier:
-                    db.execute("PRAGMA synchronous = NORMAL").fetchall()
+            while True:
+                db = self._writer or self._open_writer()
+                try:
+                    result = self._commit(db, work, barrier)
+                    break
+                except Exception:
+                    # On files that are gone nothing was true, and nothing was committed.
+                    if not self.lost:
+                        raise
+                    self._reopen()
             if self.lost:
                 raise StorageError(
                     f'Another SQLite library took "{self.path}" away while it was written: the '
@@ -400,6 +321,24 @@ class File:
             # An interpreter that is ending takes no more work: closing the file will do it.
             with contextlib.suppress(RuntimeError):
                 self.writing.submit(self._checkpoint)
+        return result
+
+    def _commit(self, db: apsw.Connection, work: Work[T], barrier: bool) -> T:
+        if barrier:
+            db.execute("PRAGMA synchronous = FULL").fetchall()
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            result = work(db)
+            if self.lost:
+                raise Lost
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        finally:
+            if barrier:
+                db.execute("PRAGMA synchronous = NORMAL").fetchall()
         return result
 
     def wait_write(
@@ -455,12 +394,12 @@ class File:
     def _reader(self) -> apsw.Connection:
         if self.pid != os.getpid() or (self._guard is None and not self.readonly):
             raise _gone(self.path)
-        flags, name = apsw.SQLITE_OPEN_READONLY, None
         if self.readonly and not _size(f"{self.path}-wal"):
             # Without a WAL SQLite would want to make one, in a folder where it may not.
             self._frozen = self._signature()
-            flags, name = flags | apsw.SQLITE_OPEN_URI, f"{self.path.as_uri()}?immutable=1"
-        db = self._connect(flags, name)
+            db = self._connect(*self._immutable())
+        else:
+            db = self._connect(apsw.SQLITE_OPEN_READONLY)
         db.execute("PRAGMA query_only = ON").fetchall()
         return db
 
@@ -493,8 +432,15 @@ class File:
                     guard.acquire()
                     owned = True
             lost = self._wal_fd >= 0 and self.lost
-            # The writer last: a reader may not move the WAL.
-            for db in sorted(self._all, key=lambda db: db is self._writer):
+            # The writer last: a reader may not move the WAL. A reader at work in another thread
+            # is told to stop, and closed by that thread.
+            self._generation += 1
+            idle = [*self._readers, *([self._writer] if self._writer is not None else [])]
+            for db in tuple(self._all):
+                if db not in idle:
+                    with contextlib.suppress(apsw.ConnectionClosedError):
+                        db.interrupt()
+            for db in idle:
                 if lost:
                     self._bury(db)
                 else:

@@ -62,21 +62,24 @@ class MemoryStore:
                     if other.key == row.key:
                         raise rules.key_taken(row.key, other.id)
             row = msgspec.structs.replace(
-                row, owner=owner, fence=1, lease_until=now + lease, created=row.created or now,
-                updated=now, input=None,
+                row,
+                owner=owner,
+                fence=1,
+                lease_until=now + lease,
+                created=row.created or now,
+                updated=now,
+                input=None,
             )
             self._runs[row.id], self._inputs[row.id] = row, raw
             self._lines[row.id], self._finished[row.id] = {}, set()
             return self._row(row)
 
-    async def claim(
-        self, run: str, *, owner: str, lease: float = LEASE_SECONDS, instead_of: str = ""
-    ) -> RunRow:
+    async def claim(self, run: str, *, owner: str, lease: float = LEASE_SECONDS) -> RunRow:
         rules.check_names(run, owner)
         now = time.time()
         with self._using():
             row = self._known(run)
-            if row.owner not in (owner, instead_of) and row.lease_until > now:
+            if row.owner != owner and row.lease_until > now:
                 raise rules.held(run, row.owner, row.lease_until)
             row = self._runs[run] = msgspec.structs.replace(
                 row, owner=owner, fence=row.fence + 1, lease_until=now + lease, updated=now
@@ -122,7 +125,9 @@ class MemoryStore:
             log.update(new)
             finished.update(ends)
             self._runs[run] = msgspec.structs.replace(
-                row, status=status or row.status, updated=now,
+                row,
+                status=status or row.status,
+                updated=now,
                 lease_until=rules.lease_after(status, row.lease_until, lease, now),
             )
 
@@ -174,7 +179,9 @@ class MemoryStore:
             old = {
                 row.id
                 for row in self._runs.values()
-                if row.status in rules.RESTING and row.updated < before and row.lease_until <= now
+                if row.status in rules.RESTING
+                and row.updated < before
+                and row.lease_until <= now
                 and not (keep_threads and row.id in linked)
             }
             # A fork reads its parent's events: what a kept run is forked from stays, and so on up.
@@ -198,7 +205,9 @@ class MemoryStore:
         with self._using():
             old = self._threads.get(thread.id)
             thread = msgspec.structs.replace(
-                thread, meta=meta, updated=now,
+                thread,
+                meta=meta,
+                updated=now,
                 created=old.created if old is not None else thread.created or now,
             )
             self._put(thread)
@@ -260,7 +269,7 @@ class MemoryStore:
             for pos in reversed(chosen):
                 run, seq = places[pos]
                 data = self._lines[run][seq].read().data
-                assert isinstance(data, MessageAdded)  # noqa: S101 - link() let no other in
+                assert isinstance(data, MessageAdded)
                 found.append(ThreadMessage(pos=pos, run=run, seq=seq, message=data.message))
             return found
 

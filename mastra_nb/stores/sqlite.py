@@ -7,7 +7,6 @@ it is large, or when it must reach the disk before it returns (`barrier`), a wri
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import threading
 import time
@@ -26,14 +25,13 @@ from mastra_nb.events import (
     Event,
     MessageAdded,
     RunStatus,
-    SpanEnded,
-    SpanStarted,
     decode_payload,
 )
 from mastra_nb.storage import LEASE_SECONDS, RunRow, Thread, ThreadMessage
+from mastra_nb.stores import _errors, _sql
+from mastra_nb.stores import _rows as rows
 from mastra_nb.stores import _rules as rules
-from mastra_nb.stores import _sql
-from mastra_nb.stores._schema import APPLICATION_ID, BLOB_BYTES, MIGRATIONS
+from mastra_nb.stores._schema import APPLICATION_ID, MIGRATIONS
 
 ForeignConnectionWarning = _sql.ForeignConnectionWarning
 
@@ -43,48 +41,6 @@ INLINE_READ_EVENTS = 500
 VACUUM_PAGES = 2000
 
 T = TypeVar("T")
-
-_RUN = """SELECT id, name, kind, input, status, owner, fence, lease_until, key, thread,
-    code_version, graph_hash, parent_run, fork_seq, created, updated FROM run"""
-_RUN_FIELDS = (
-    "id", "name", "kind", "input", "status", "owner", "fence", "lease_until", "key", "thread",
-    "code_version", "graph_hash", "parent_run", "fork_seq", "created", "updated",
-)  # fmt: skip
-_THREAD = "SELECT id, resource, title, meta, created, updated FROM thread"
-_PAYLOAD = "coalesce(e.payload, (SELECT data FROM blob WHERE sha256 = e.blob))"
-_INSERT_EVENT = """INSERT INTO event
-    (run, seq, path, parent, attempt, kind, status, fence, payload, blob, at, v)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_EVENTS = f"""SELECT e.seq, e.path, e.parent, e.at, e.v, {_PAYLOAD}
-    FROM event e WHERE e.run = ? AND e.seq > ? ORDER BY e.seq"""  # noqa: S608
-_MESSAGES = """SELECT m.pos, e.run, e.seq, e.payload, e.blob
-    FROM thread_message m JOIN event e ON e.no = m.event
-    WHERE m.thread = (SELECT no FROM thread WHERE id = ?) AND m.pos <= ?
-    ORDER BY m.pos DESC LIMIT ?"""
-_BLOB = "SELECT data FROM blob WHERE sha256 = ?"
-
-_LINKED = "SELECT no FROM event WHERE run = ? AND seq = ? AND kind = 'message-added'"
-_LINK = """INSERT INTO thread_message (thread, pos, event) VALUES (?, ?, ?)
-    ON CONFLICT (event, thread) DO NOTHING"""
-
-# A fork reads its parent's events: what a kept run is forked from stays, all the way up.
-_OLD_RUNS = """WITH RECURSIVE
-    old (id) AS (
-        SELECT id FROM run
-        WHERE status IN ('suspended', 'done', 'failed', 'cancelled')
-            AND updated < :before AND lease_until <= :now
-            AND NOT (:keep AND EXISTS (
-                SELECT 1 FROM event e JOIN thread_message m ON m.event = e.no WHERE e.run = run.id
-            ))
-    ),
-    needed (id) AS (
-        SELECT parent_run FROM run
-        WHERE fork_seq IS NOT NULL AND parent_run IS NOT NULL AND id NOT IN (SELECT id FROM old)
-        UNION
-        SELECT r.parent_run FROM run r JOIN needed n ON r.id = n.id
-        WHERE r.fork_seq IS NOT NULL AND r.parent_run IS NOT NULL
-    )
-    SELECT id FROM old WHERE id NOT IN (SELECT id FROM needed)"""
 
 _MESSAGE = msgspec.json.Decoder(MessageAdded)
 _json = msgspec.json.decode
@@ -115,13 +71,25 @@ class SQLiteStore:
 
     async def create(self, row: RunRow, *, owner: str, lease: float = LEASE_SECONDS) -> RunRow:
         rules.check_names(
-            row.id, row.name, row.kind, row.key, row.thread, row.code_version, row.graph_hash,
-            row.parent_run, owner,
+            row.id,
+            row.name,
+            row.kind,
+            row.key,
+            row.thread,
+            row.code_version,
+            row.graph_hash,
+            row.parent_run,
+            owner,
         )
         raw, now = rules.to_json(row.input, "The input of the run"), time.time()
         row = msgspec.structs.replace(
-            row, owner=owner, fence=1, lease_until=now + lease, created=row.created or now,
-            updated=now, input=_json(raw),
+            row,
+            owner=owner,
+            fence=1,
+            lease_until=now + lease,
+            created=row.created or now,
+            updated=now,
+            input=_json(raw),
         )
 
         def work(db: apsw.Connection) -> None:
@@ -145,16 +113,14 @@ class SQLiteStore:
         await self._write(work, threaded=len(raw) > INLINE_WRITE_BYTES)
         return row
 
-    async def claim(
-        self, run: str, *, owner: str, lease: float = LEASE_SECONDS, instead_of: str = ""
-    ) -> RunRow:
+    async def claim(self, run: str, *, owner: str, lease: float = LEASE_SECONDS) -> RunRow:
         rules.check_names(run, owner)
 
         def work(db: apsw.Connection) -> RunRow:
-            row, now = _find_run(db, run), time.time()
+            row, now = rows.find_run(db, run), time.time()
             if row is None:
                 raise rules.no_run(run)
-            if row.owner not in (owner, instead_of) and row.lease_until > now:
+            if row.owner != owner and row.lease_until > now:
                 raise rules.held(run, row.owner, row.lease_until)
             row = msgspec.structs.replace(
                 row, owner=owner, fence=row.fence + 1, lease_until=now + lease, updated=now
@@ -182,19 +148,19 @@ class SQLiteStore:
         lines = [(event, rules.payload_json(event.data, run, event.seq)) for event in events]
 
         def work(db: apsw.Connection) -> None:
-            _extend(db, run, fence, lease, status)
+            rows.extend(db, run, fence, lease, status)
             for event, raw in lines:
-                _insert(db, event, raw, fence)
+                rows.insert(db, event, raw, fence)
 
         size = sum([len(raw) for _, raw in lines])
         await self._write(work, barrier=barrier, threaded=barrier or size > INLINE_WRITE_BYTES)
 
     async def renew(self, run: str, fence: int, *, lease: float = LEASE_SECONDS) -> None:
         rules.check_names(run)
-        await self._write(lambda db: _extend(db, run, fence, lease, None))
+        await self._write(lambda db: rows.extend(db, run, fence, lease, None))
 
     async def get_run(self, run: str) -> RunRow | None:
-        return await self._read(lambda db: _find_run(db, run))
+        return await self._read(lambda db: rows.find_run(db, run))
 
     async def find_runs(
         self,
@@ -215,9 +181,9 @@ class SQLiteStore:
             if (end := rules.prefix_end(prefix)) is not None:
                 terms.append(("id < ?", end))
         where = " AND ".join([term for term, _ in terms]) or "1"
-        query = f"{_RUN} WHERE {where} ORDER BY created DESC, no DESC LIMIT ? OFFSET ?"
+        query = f"{rows.RUN} WHERE {where} ORDER BY created DESC, no DESC LIMIT ? OFFSET ?"
         values = (*[value for _, value in terms], rules.at_most(limit), rules.at_most(offset))
-        return await self._read(lambda db: [_run(row) for row in db.execute(query, values)])
+        return await self._read(lambda db: [rows.to_run(row) for row in db.execute(query, values)])
 
     async def read_events(self, run: str, *, after: int = 0) -> list[Event]:
         after = rules.at_most(after)
@@ -225,10 +191,15 @@ class SQLiteStore:
         def work(db: apsw.Connection) -> list[Event]:
             return [
                 Event(
-                    run=run, seq=seq, span=path, parent=parent, at=at, v=v,
+                    run=run,
+                    seq=seq,
+                    span=path,
+                    parent=parent,
+                    at=at,
+                    v=v,
                     data=decode_payload(payload),
                 )
-                for seq, path, parent, at, v, payload in db.execute(_EVENTS, (run, after))
+                for seq, path, parent, at, v, payload in db.execute(rows.EVENTS, (run, after))
             ]
 
         last = await self._read(
@@ -241,7 +212,7 @@ class SQLiteStore:
     async def delete_runs(self, *, before: float, keep_threads: bool = True) -> int:
         def work(db: apsw.Connection) -> int:
             bound = {"before": before, "now": time.time(), "keep": keep_threads}
-            ids = db.execute(_OLD_RUNS, bound).fetchall()
+            ids = db.execute(rows.OLD_RUNS, bound).fetchall()
             db.executemany(
                 """DELETE FROM thread_message
                 WHERE event IN (SELECT no FROM event WHERE run = ?)""",
@@ -280,14 +251,14 @@ class SQLiteStore:
                 RETURNING id, resource, title, meta, created, updated""",
                 (thread.id, thread.resource, thread.title, meta, thread.created or now, now),
             ).fetchall()[0]
-            return _thread(row)
+            return rows.to_thread(row)
 
         return await self._write(work)
 
     async def get_thread(self, thread: str) -> Thread | None:
         def work(db: apsw.Connection) -> Thread | None:
-            row = db.execute(f"{_THREAD} WHERE id = ?", (thread,)).fetchone()
-            return None if row is None else _thread(row)
+            row = db.execute(f"{rows.THREAD} WHERE id = ?", (thread,)).fetchone()
+            return None if row is None else rows.to_thread(row)
 
         return await self._read(work)
 
@@ -295,9 +266,11 @@ class SQLiteStore:
         self, *, resource: str | None = None, limit: int = 100, offset: int = 0
     ) -> list[Thread]:
         where, values = ("1", ()) if resource is None else ("resource = ?", (resource,))
-        query = f"{_THREAD} WHERE {where} ORDER BY updated DESC, no DESC LIMIT ? OFFSET ?"
+        query = f"{rows.THREAD} WHERE {where} ORDER BY updated DESC, no DESC LIMIT ? OFFSET ?"
         bound = (*values, rules.at_most(limit), rules.at_most(offset))
-        return await self._read(lambda db: [_thread(row) for row in db.execute(query, bound)])
+        return await self._read(
+            lambda db: [rows.to_thread(row) for row in db.execute(query, bound)]
+        )
 
     async def delete_thread(self, thread: str) -> bool:
         rules.check_names(thread)
@@ -329,10 +302,10 @@ class SQLiteStore:
             no, before = row
             last = before
             for seq in seqs:
-                event = db.execute(_LINKED, (run, seq)).get
+                event = db.execute(rows.LINKED, (run, seq)).get
                 if event is None:
                     raise rules.no_message(run, seq)
-                db.execute(_LINK, (no, last + 1, event))
+                db.execute(rows.LINK, (no, last + 1, event))
                 last += db.changes()
             if last != before:
                 db.execute("UPDATE thread SET last = ?, updated = ? WHERE no = ?", (last, now, no))
@@ -352,10 +325,12 @@ class SQLiteStore:
         def work(db: apsw.Connection) -> list[ThreadMessage]:
             found = [
                 ThreadMessage(
-                    pos=pos, run=run, seq=seq,
-                    message=_MESSAGE.decode(raw or db.execute(_BLOB, (digest,)).get).message,
+                    pos=pos,
+                    run=run,
+                    seq=seq,
+                    message=_MESSAGE.decode(raw or db.execute(rows.BLOB, (digest,)).get).message,
                 )
-                for pos, run, seq, raw, digest in db.execute(_MESSAGES, bound)
+                for pos, run, seq, raw, digest in db.execute(rows.MESSAGES, bound)
             ]
             found.reverse()
             return found
@@ -390,8 +365,8 @@ class SQLiteStore:
         query = "" if end is None else "AND id < ?"
         query = f"SELECT id, data FROM doc WHERE kind = ? AND id >= ? {query} ORDER BY id LIMIT ?"  # noqa: S608
         bound = (*bound, rules.at_most(limit))
-        rows: list[Any] = await self._read(lambda db: db.execute(query, bound).fetchall())
-        return [(id, _json(raw)) for id, raw in rows]
+        found: list[Any] = await self._read(lambda db: db.execute(query, bound).fetchall())
+        return [(id, _json(raw)) for id, raw in found]
 
     async def delete(self, kind: str, id: str) -> bool:
         rules.check_names(kind, id)
@@ -421,8 +396,9 @@ class SQLiteStore:
                 return list(_dicts(cursor))
             except (apsw.SQLError, apsw.BindingsError, TypeError) as exc:
                 raise StorageError(
-                    f"The query failed: {exc}.", hint="Tables: run, event, blob, thread, "
-                    "thread_message, doc.", code="storage.sql",
+                    f"The query failed: {exc}.",
+                    hint="Tables: run, event, blob, thread, thread_message, doc.",
+                    code="storage.sql",
                 ) from exc
             except (apsw.AuthError, apsw.ReadOnlyError) as exc:
                 raise StorageError(
@@ -460,7 +436,7 @@ class SQLiteStore:
             part = target.with_name(target.name + ".part")
             try:
                 file.wait_read(lambda db: _copy(db, part), abandoned, deadline, private=True)
-                with _sql.translated(target):
+                with _errors.translated(target):
                     part.replace(target)
             finally:
                 part.unlink(missing_ok=True)
@@ -487,7 +463,7 @@ class SQLiteStore:
         if not threaded:
             try:
                 return file.write(work)
-            except _sql.Busy:
+            except _errors.Busy:
                 pass  # the thread below waits its turn
         abandoned, deadline = threading.Event(), time.monotonic() + file.timeout
         return await _in_thread(
@@ -501,7 +477,7 @@ class SQLiteStore:
         if not threaded:
             try:
                 return file.read(work)
-            except _sql.Busy:
+            except _errors.Busy:
                 pass  # the thread below waits its turn
         abandoned, deadline = threading.Event(), time.monotonic() + file.timeout
         return await _in_thread(
@@ -529,81 +505,9 @@ async def _in_thread(
         raise
 
 
-def _run(row: Sequence[Any]) -> RunRow:
-    values = dict(zip(_RUN_FIELDS, row, strict=True))
-    values["input"] = _json(values["input"])
-    return RunRow(**values)
-
-
-def _find_run(db: apsw.Connection, run: str) -> RunRow | None:
-    row = db.execute(f"{_RUN} WHERE id = ?", (run,)).fetchone()
-    return None if row is None else _run(row)
-
-
-def _thread(row: Sequence[Any]) -> Thread:
-    id, resource, title, meta, created, updated = row
-    return Thread(
-        id=id, resource=resource, title=title, meta=_json(meta), created=created, updated=updated
-    )
-
-
-def _extend(
-    db: apsw.Connection, run: str, fence: int, lease: float, status: RunStatus | None
-) -> None:
-    """Checks the fence, extends or gives up the lease, sets the status."""
-    row = db.execute(
-        "SELECT fence, status, lease_until, owner FROM run WHERE id = ?", (run,)
-    ).fetchone()
-    if row is None:
-        raise rules.no_run(run)
-    newest, old, until, owner = row
-    if fence != newest:
-        raise rules.fenced(run, fence, newest, owner)
-    now = time.time()
-    target = rules.lease_after(status, until, lease, now)
-    # The row is a page more to write: a lease that still has four fifths of its time is left.
-    if target and status in (None, old) and target - 0.2 * lease <= until <= target:
-        return
-    db.execute(
-        "UPDATE run SET status = ?, lease_until = ?, updated = ? WHERE id = ?",
-        (status or old, target, now, run),
-    )
-
-
-def _insert(db: apsw.Connection, event: Event, raw: bytes, fence: int) -> None:
-    data, digest = event.data, None
-    if len(raw) > BLOB_BYTES:
-        digest = hashlib.sha256(raw).digest()
-        db.execute(
-            "INSERT INTO blob (sha256, data) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest, raw)
-        )
-    try:
-        db.execute(
-            _INSERT_EVENT,
-            (
-                event.run,
-                event.seq,
-                event.span,
-                event.parent,
-                data.attempt if isinstance(data, SpanStarted) else None,
-                data.__struct_config__.tag,
-                data.status if isinstance(data, SpanEnded) else None,
-                fence,
-                raw.decode() if digest is None else None,
-                digest,
-                event.at,
-                event.v,
-            ),
-        )
-    except apsw.ConstraintError as exc:
-        if "event.seq" in str(exc):
-            raise rules.seq_taken(event.run, event.seq) from exc
-        raise rules.finished_twice(event.run, event.span) from exc
-
-
 def _copy(db: apsw.Connection, target: Path) -> None:
     target.unlink(missing_ok=True)
-    with _sql.translated(target):
+    with _errors.translated(target):
         copy = apsw.Connection(str(target))
         try:
             with copy.backup("main", db, "main") as backup:

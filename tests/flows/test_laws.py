@@ -26,7 +26,7 @@ from tests.flows.programs import (
     started,
 )
 
-lawful = settings(max_examples=120, deadline=None)
+lawful = settings(max_examples=60, deadline=None)
 
 
 async def to_the_end(run: Run[Any], world: World, draw: Any = None) -> Run[Any]:
