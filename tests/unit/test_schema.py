@@ -6,6 +6,9 @@ import functools
 import json
 import math
 import re
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -556,3 +559,15 @@ def test_validate_against_a_foreign_schema() -> None:
         s.validate({"a": ["x"]}, {"properties": {"a": items}})
     with pytest.raises(SchemaError, match="the schema itself is wrong"):
         s.validate(1, {"type": "nothing"})
+
+
+def test_the_first_answer_does_not_wait_for_a_grammar() -> None:
+    code = """
+        import sys
+        from mastra_nb.schema import validate
+        assert "jsonschema" not in sys.modules
+        validate(1, {"type": "integer"})
+        assert "lark" not in sys.modules
+        assert "rfc3987_syntax" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
