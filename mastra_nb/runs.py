@@ -462,7 +462,8 @@ class Run(Generic[T]):
             # A restarted kernel need not wait for the lease of the one it replaces.
             if not is_dead(row.owner):
                 raise
-            return await store.claim(self.id, owner=row.owner)
+            await store.claim(self.id, owner=row.owner, lease=0.0)
+            return await store.claim(self.id, owner=self._services.owner)
 
     def _beat(self) -> asyncio.TimerHandle | None:
         store, log = self._services.store, self.log
