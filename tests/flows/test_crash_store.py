@@ -132,7 +132,9 @@ async def test_what_was_acknowledged_survives_sigkill(start, tmp_path):
             writer.send_signal(signal.SIGKILL)
         store = open_store(f"sqlite:///{path}")
         for name, writer in zip(names, writers, strict=True):
-            lines = writer.communicate()[0].split("\n")
+            # Not communicate(): it reads the pipe and forgets what readline() has buffered.
+            lines = writer.stdout.read().split("\n")
+            writer.wait()
             # The last line may be half a number.
             acknowledged = int(lines[-2]) if len(lines) > 1 else 0
             kept = [e.seq for e in await store.read_events(name)]
