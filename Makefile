@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := $(or $(MASTRA_NB_VENV),.venv)
 BIN := $(VENV)/bin
-SUITES := tests/test_architecture.py $(wildcard $(addprefix tests/,unit contract flows wire http notebook))
+SUITES := tests/test_architecture.py tests/test_docs.py $(wildcard $(addprefix tests/,unit contract flows wire http notebook))
 QUICKSTART := notebooks/00_quickstart.ipynb
 
 # The kernel of the environment wins over one of the same name in the user's home.
@@ -19,8 +19,7 @@ help: ## list the targets
 demo: $(VENV)/.with-all ## run the quickstart notebook on a local model
 	$(BIN)/python -m mastra_nb.providers.local pull
 	@mkdir -p out
-	$(BIN)/papermill --kernel python3 --cwd notebooks --log-output --no-progress-bar \
-	    $(QUICKSTART) out/quickstart.ipynb
+	MASTRA_NB_MODEL=local $(BIN)/python -m mastra_nb.notebook.demo $(QUICKSTART) out/quickstart.ipynb
 	@echo
 	@echo 'The executed notebook is "out/quickstart.ipynb"; "make lab" opens the notebooks.'
 

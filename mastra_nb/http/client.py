@@ -1,0 +1,373 @@
+"""HTTP to model providers: one request, its retries and what can go wrong.
+
+This package alone imports httpx, and only once a request is made. Everything is retried in one
+place and only until the response body starts: afterwards a token may have been seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email.utils
+import itertools
+import math
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mastra_nb.config import Secret, redact
+from mastra_nb.errors import ModelError, ModelHTTPError, ModelTimeout
+from mastra_nb.http.gate import Gate
+from mastra_nb.http.pool import parsed, transport, transport_errors
+
+if TYPE_CHECKING:
+    import httpx
+
+_RETRIED = frozenset({408, 409, 429})
+_FINAL = frozenset({400, 401, 403, 404, 422})
+# Quotas that waiting does not refill, although they are reported as 429.
+_EXHAUSTED = (b"insufficient_quota", b"billing_hard_limit", b"credit balance")
+_MAX_ERROR_BODY = 65_536
+_MAX_MESSAGE = 500
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """`retries` beyond the first attempt; delays in seconds double from `base` up to `cap`.
+
+    A server that asks for more than `patience` seconds is not waited for. `sleep`, `clock`
+    (seconds since the epoch) and `jitter` (0 to 1) are there to be replaced by tests.
+    """
+
+    retries: int = 2
+    base: float = 0.5
+    cap: float = 8.0
+    patience: float = 60.0
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+    clock: Callable[[], float] = time.time
+    jitter: Callable[[], float] = random.random
+
+    def backoff(self, failures: int) -> float:
+        """Seconds before attempt `failures` + 1, a quarter of it random."""
+        delay = min(self.cap, self.base * 2.0 ** (failures - 1))
+        return delay * (1.0 - 0.25 * self.jitter())
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds: to connect, until the response starts, and between two pieces of its body."""
+
+    connect: float = 5.0
+    first: float = 120.0
+    idle: float = 60.0
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A request. Header values that are secrets stay wrapped until they are sent.
+
+    `label` names the service in messages, `base_url` is the address a user configured.
+    """
+
+    url: str
+    label: str
+    base_url: str = ""
+    method: str = "POST"
+    headers: Mapping[str, str | Secret] = {}
+    body: bytes = b""
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """A retry that is about to happen, after `delay` seconds."""
+
+    attempt: int
+    delay: float
+    reason: str
+
+
+class Response:
+    """A response whose status is fine; iterate it once for the bytes of its body."""
+
+    def __init__(self, raw: httpx.Response, watch: asyncio.Timeout, idle: float) -> None:
+        self.status = raw.status_code
+        self.headers: Mapping[str, str] = raw.headers
+        self._pieces = raw.aiter_bytes()
+        self._watch = watch
+        self._idle = idle
+        self._time = asyncio.get_running_loop().time
+        self._armed = 0.0
+        self._arm()
+
+    def _arm(self) -> None:
+        # Moving a timer for every piece would cost more than reading it.
+        now = self._time()
+        if now - self._armed > self._idle / 20:
+            self._armed = now
+            self._watch.reschedule(now + self._idle)
+
+    def hurry(self, seconds: float) -> None:
+        """Wait no longer than this for each of the pieces that may still come."""
+        self._idle = min(self._idle, seconds)
+        self._armed = 0.0
+        self._arm()
+
+    @property
+    def media_type(self) -> str:
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def __aiter__(self) -> Response:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self._pieces.__anext__()
+        self._arm()
+        return piece
+
+    async def read(self) -> bytes:
+        return b"".join([piece async for piece in self])
+
+
+Hint = Callable[[int, str], str]
+
+
+@contextlib.asynccontextmanager
+async def stream(
+    call: Call,
+    *,
+    retry: Retry | None = None,
+    timeouts: Timeouts | None = None,
+    gate: Gate | None = None,
+    on_retry: Callable[[Notice], None] | None = None,
+    hint: Hint | None = None,
+) -> AsyncIterator[Response]:
+    """Send `call` and give its response once it starts.
+
+    `on_retry` is told before each retry and may refuse it by raising. `hint` is asked for the
+    line of an error that says what to do, with the status (0: not reached) and what the server
+    said or why it was not reached. Raises ModelHTTPError and ModelTimeout; leaving the block
+    early or by cancellation closes the socket.
+    """
+    timeouts, gate = timeouts or Timeouts(), gate or Gate()
+    raw = await _open(call, retry or Retry(), timeouts, gate, on_retry, hint or _no_hint)
+    try:
+        async with asyncio.timeout(None) as watch:
+            response = Response(raw, watch, timeouts.idle)
+            yield response
+        await _drain(response)
+    except TimeoutError:
+        if not watch.expired():
+            raise
+        raise ModelTimeout(
+            f'"{call.label}" sent nothing for {timeouts.idle:g} s',
+            hint="what arrived is kept; try again, or allow a longer idle timeout",
+            details={"base_url": call.base_url},
+        ) from None
+    except transport_errors() as exc:
+        raise ModelHTTPError(
+            f'"{call.label}" broke off in the middle of its answer ({_reason(exc)})',
+            code="model.truncated",
+            hint="what arrived is kept; try again",
+            details={"base_url": call.base_url},
+        ) from None
+    finally:
+        gate.leave()
+        await raw.aclose()
+
+
+async def _drain(response: Response) -> None:
+    """Read to the end, so that the next request can use this connection.
+
+    A server that has said all it had to say but keeps the line open is not waited for, and how
+    the connection ends no longer matters.
+    """
+    with contextlib.suppress(TimeoutError, StopAsyncIteration, *transport_errors()):
+        async with asyncio.timeout(0.1):
+            while True:
+                await response.__anext__()
+
+
+async def _open(
+    call: Call,
+    retry: Retry,
+    timeouts: Timeouts,
+    gate: Gate,
+    on_retry: Callable[[Notice], None] | None,
+    hint: Hint,
+) -> httpx.Response:
+    """The response of the first attempt that is let in, holding a place at the gate."""
+    ticket, failures, spared = gate.ticket(), 0, 0
+    before = gate.successes
+    last: ModelError | None = None
+    entered = await gate.enter(ticket)
+    for attempt in itertools.count(2):
+        if not entered:
+            if last is not None:
+                raise last
+            entered = await gate.enter(ticket)
+            continue
+        delay: float | None = None
+        status = 0
+        try:
+            raw = await _send(call, timeouts)
+        except BaseException as exc:
+            if not isinstance(exc, transport_errors()):
+                gate.leave()
+                raise
+            last, delay = _unreached(call, exc, timeouts, hint), retry.backoff(failures + 1)
+        else:
+            if (status := raw.status_code) < 300:
+                gate.succeeded()
+                return raw
+            try:
+                last, delay = await _refused(call, raw, retry, failures + 1, hint)
+            except BaseException:
+                gate.leave()
+                raise
+        crowded = status == 429 or (status in (503, 529) and last.retry_after is not None)
+        if crowded and gate.successes > before and spared < 20:
+            # Others got through since the last time: there were too many at once, no more.
+            spared += 1
+        else:
+            failures += 1
+        before = gate.successes
+        if delay is None or failures > retry.retries:
+            gate.leave()
+            if crowded and not gate.successes:
+                gate.give_up()
+            raise last
+        if on_retry is not None:
+            try:
+                on_retry(Notice(attempt=attempt, delay=delay, reason=last.message))
+            except BaseException:
+                gate.leave()
+                raise
+        if crowded:
+            entered = await gate.back_off(ticket, retry.sleep(delay))
+        else:
+            gate.leave()
+            await retry.sleep(delay)
+            entered = await gate.enter(ticket)
+    raise AssertionError("unreachable")
+
+
+async def _send(call: Call, timeouts: Timeouts) -> httpx.Response:
+    import httpx
+
+    headers = {"user-agent": "mastra-nb", "accept-encoding": "gzip, deflate"}
+    request = httpx.Request(
+        call.method,
+        parsed(call.url),
+        headers=headers
+        | {k: v.reveal() if isinstance(v, Secret) else v for k, v in call.headers.items()},
+        content=call.body,
+        # Reading is watched by us: the time to the first byte and between bytes differ.
+        extensions={"timeout": {"connect": timeouts.connect}},
+    )
+    try:
+        async with asyncio.timeout(timeouts.first) as watch:
+            return await transport(call.url.startswith("https:")).handle_async_request(request)
+    except TimeoutError:
+        if not watch.expired():
+            raise
+        raise ModelTimeout(
+            f'"{call.label}" did not start to answer within {timeouts.first:g} s',
+            hint="try again, or allow a longer timeout for the first byte",
+            details={"base_url": call.base_url},
+        ) from None
+
+
+async def _refused(
+    call: Call, raw: httpx.Response, retry: Retry, failures: int, hint: Hint
+) -> tuple[ModelHTTPError, float | None]:
+    """The error of a response that is not a success, and the delay before the next attempt."""
+    status, headers, body = raw.status_code, raw.headers, b""
+    # The status alone is worth more than a failure to read its explanation.
+    with contextlib.suppress(TimeoutError, *transport_errors()):
+        async with asyncio.timeout(5.0):
+            async for piece in raw.aiter_bytes():
+                body += piece
+                if len(body) > _MAX_ERROR_BODY:
+                    break
+    await raw.aclose()
+    said = redact(error_message(body))
+    after = retry_after(headers, retry.clock)
+    error = ModelHTTPError(
+        f'"{call.label}" answered {status}' + (f": {said}" if said else f" {raw.reason_phrase}"),
+        status=status,
+        retry_after=after,
+        hint=hint(status, said),
+        details={"base_url": call.base_url},
+    )
+    asked = headers.get("x-should-retry", "").lower()
+    again = asked == "true" or (asked != "false" and (status in _RETRIED or status >= 500))
+    if not again or status in _FINAL or any(word in body for word in _EXHAUSTED):
+        return error, None
+    if after is None:
+        return error, retry.backoff(failures)
+    return error, after if after <= retry.patience else None
+
+
+def _unreached(call: Call, exc: BaseException, timeouts: Timeouts, hint: Hint) -> ModelHTTPError:
+    reason = _reason(exc, timeouts)
+    return ModelHTTPError(
+        f'cannot reach "{call.label}" at {call.base_url or call.url}: {reason}',
+        code="model.unreachable",
+        hint=hint(0, reason),
+        details={"base_url": call.base_url},
+    )
+
+
+def _reason(exc: BaseException, timeouts: Timeouts | None = None) -> str:
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, TimeoutError) and timeouts:
+            return f"no connection within {timeouts.connect:g} s"
+        if isinstance(cause, ConnectionRefusedError):
+            return "connection refused"
+        cause = cause.__cause__ or cause.__context__
+    return redact(str(exc) or type(exc).__name__)[:_MAX_MESSAGE]
+
+
+def _no_hint(status: int, said: str) -> str:
+    return ""
+
+
+def retry_after(headers: Mapping[str, str], clock: Callable[[], float] = time.time) -> float | None:
+    """Seconds a server asks to wait: `retry-after-ms`, or `Retry-After` as a number or a date."""
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name, "").strip()
+        try:
+            seconds = float(value) * scale
+        except ValueError:
+            continue
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
+    try:
+        when = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
+        return max(0.0, when.timestamp() - clock())
+    except (ValueError, OverflowError):
+        return None
+
+
+def error_message(body: bytes) -> str:
+    """What an error body says, in any of the shapes in use, at most 500 characters."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        text = body.decode("utf-8", "replace").strip()
+        if text[:200].lstrip().lower().startswith(("<!doctype", "<html", "<?xml", "<head")):
+            return "a web page instead of JSON"
+        return text[:_MAX_MESSAGE]
+    return _said(value)[:_MAX_MESSAGE]
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "; ".join(filter(None, map(_said, value[:3])))
+    if isinstance(value, dict):
+        for key in ("error", "message", "detail", "msg", "errors", "error_description", "title"):
+            if said := _said(value.get(key)):
+                return said
+    return ""
