@@ -38,6 +38,12 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
 FOREIGN = ("JUPYTER", "MASTRA", "DATABASE_URL", "IPYTHON", "PYTEST", "LOG_LEVEL")
 KEYS = ("_API_KEY", "_TOKEN", "_SECRET")
 
+_DONE = """i => {
+    const cell = window.notebook.content.widgets[i];
+    return cell.model.executionCount !== null
+        && !cell.node.querySelector('.jp-InputPrompt').textContent.includes('*');
+}"""
+
 
 class Server:
     """JupyterLab as its own process, with its own config, data and runtime folders."""
@@ -50,7 +56,7 @@ class Server:
             self.port: int = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = home / "jupyterlab.log"
-        for name in ("notebooks", "config", "data", "runtime", "ipython", "home"):
+        for name in ("notebooks", "config", "data", "runtime", "ipython"):
             (home / name).mkdir(parents=True)
         for name, values in SETTINGS.items():
             path = home / f"config/lab/user-settings/@jupyterlab/{name}.jupyterlab-settings"
@@ -228,7 +234,10 @@ class Lab:
         self._cdp: CDPSession | None = None
 
     def open(self, path: Path, *, kernel: bool = True, theme: Theme = "light") -> Notebook:
-        """Waits until the cells are drawn and, if wanted, the kernel is idle."""
+        """Waits until the cells are drawn and the kernel is idle.
+
+        Without `kernel` the notebook must be one that asks for its kernel.
+        """
         name = quote(str(path.relative_to(self.server.root)))
         workspace = secrets.token_hex(4)
         self.page.goto(
@@ -256,6 +265,11 @@ class Lab:
         self.theme(theme)
         if kernel:
             notebook.wait_idle()
+        else:
+            dialog = self.page.locator(".jp-Dialog", has_text="Select Kernel")
+            dialog.locator("select").select_option(label="No Kernel")
+            dialog.locator(".jp-mod-accept").click()
+            dialog.wait_for(state="detached")
         return notebook
 
     def theme(self, theme: Theme) -> None:
@@ -335,24 +349,27 @@ class Notebook:
         self.start(index)
         self.wait_done(index, timeout)
 
+    def is_done(self, index: int) -> bool:
+        """Whether the prompt of the cell shows a number instead of a star."""
+        return bool(self.page.evaluate(f"({_DONE})({index})"))
+
     def wait_done(self, index: int, timeout: float = 60) -> None:
-        """Until the prompt of the cell shows a number instead of a star."""
-        self.page.wait_for_function(
-            """i => {
-                const cell = window.notebook.content.widgets[i];
-                return cell.model.executionCount !== null
-                    && !cell.node.querySelector('.jp-InputPrompt').textContent.includes('*');
-            }""",
-            arg=index,
-            timeout=timeout * 1000,
-        )
+        self.page.wait_for_function(_DONE, arg=index, timeout=timeout * 1000)
         self.wait_idle(timeout)
 
     def interrupt(self) -> None:
         """A click on the square in the notebook's toolbar."""
         self.page.locator(".jp-NotebookPanel-toolbar [data-jp-item-name='interrupt']").click()
 
-    def save(self) -> nbformat.NotebookNode:
+    def save(self, *, forget_kernel: bool = False) -> nbformat.NotebookNode:
+        """Saves; a notebook that has forgotten its kernel asks for one when it is opened."""
+        if forget_kernel:
+            self.page.evaluate(
+                """() => {
+                    for (const name of ['kernelspec', 'language_info'])
+                        window.notebook.model.deleteMetadata(name);
+                }"""
+            )
         self.lab.command("docmanager:save")
         return nbformat.read(self.path, as_version=4)
 
@@ -363,8 +380,8 @@ class Notebook:
         assert size
         self.page.mouse.move(0, 0)
         if whole:
-            # Twice: cells outside the window have an estimated height until they are drawn.
-            for _ in range(2):
+            # Thrice: cells outside the window have an estimated height until they are drawn.
+            for _ in range(3):
                 self._grow()
             self.page.locator(".jp-NotebookPanel").screenshot(path=path)
             self.page.set_viewport_size(size)
@@ -379,13 +396,11 @@ class Notebook:
             """() => {
                 const notebook = window.notebook.content;
                 const box = notebook.node.querySelector('.jp-WindowedPanel-outer');
-                const cells = notebook.widgets.filter(cell => cell.node.isConnected);
-                const last = cells.at(-1) === notebook.widgets.at(-1);
-                const top = cells[0].node.getBoundingClientRect().top + box.scrollTop;
-                const end = last
-                    ? cells.at(-1).node.getBoundingClientRect().bottom + box.scrollTop
-                    : top + box.scrollHeight;
-                return Math.ceil(end) + 60;
+                const node = notebook.widgets.at(-1).node;
+                box.scrollTop = node.isConnected ? 0 : box.scrollHeight;
+                return node.isConnected
+                    ? Math.ceil(node.getBoundingClientRect().bottom) + 60
+                    : box.scrollHeight + 200;
             }"""
         )
         self.page.set_viewport_size({"width": size["width"], "height": min(12_000, height)})
