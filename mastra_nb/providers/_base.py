@@ -1,0 +1,275 @@
+"""A model behind HTTP: a codec that knows one wire format, and the driver that does the I/O."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, Protocol
+
+import msgspec
+
+from mastra_nb import http
+from mastra_nb.config import Secret, secret, variable
+from mastra_nb.context import Context
+from mastra_nb.errors import ConfigError, ModelError, ModelHTTPError, ModelOutputError
+from mastra_nb.events import ArgsDelta, Delta, Noted, ReasoningDelta, TextDelta
+from mastra_nb.http import Call, Notice, Retry, ServerEvent, SSEDecoder, Timeouts
+from mastra_nb.messages import Message, Reasoning, Text, ToolCall
+from mastra_nb.models import ModelRequest, Profile, Reply
+from mastra_nb.providers._vendors import Vendor, full_url
+
+_TOO_LONG = (
+    "context length", "context_length", "context window", "maximum context", "too many tokens",
+    "prompt is too long", "input is too long",
+)  # fmt: skip
+_SETTLED = 5.0  # seconds that a finished answer may still take to say its usage
+_PATIENT = Timeouts(first=600.0, idle=300.0)
+
+
+class Wire(msgspec.Struct, frozen=True, kw_only=True):
+    """An encoded request; `path` is appended to the base URL."""
+
+    path: str
+    body: bytes
+    headers: Mapping[str, str] = {}
+
+
+class Decoder(Protocol):
+    """Folds one streamed answer. `feed` raises ModelError for an error event and for nonsense.
+
+    `complete` once the answer is whole, `done` once nothing can follow. `finish` gives the reply,
+    or raises ModelHTTPError "model.truncated", ModelRefused or ModelOutputError.
+    """
+
+    complete: bool
+    done: bool
+
+    def feed(self, event: ServerEvent) -> Sequence[Delta]: ...
+
+    def finish(self) -> Reply: ...
+
+
+class Codec(Protocol):
+    def encode(self, request: ModelRequest, *, stream: bool) -> Wire: ...
+
+    def decoder(self) -> Decoder: ...
+
+    def decode_body(self, body: bytes) -> Reply: ...
+
+
+class HTTPModel:
+    """One model of one vendor. Address and key are looked up at each call, never kept."""
+
+    kind: ClassVar[Literal["model"]] = "model"
+
+    def __init__(
+        self,
+        model_id: str,
+        *,
+        vendor: Vendor,
+        codec: Codec,
+        profile: Profile,
+        base_url: str | None = None,
+        api_key: str | Secret | None = None,
+        timeouts: Timeouts | None = None,
+        retry: Retry | None = None,
+    ) -> None:
+        self.name = f"{vendor.name}/{model_id}"
+        self.model_id = model_id
+        self.profile = profile
+        self._vendor = vendor
+        self._codec = codec
+        self._base_url = base_url
+        self._api_key = Secret(api_key) if isinstance(api_key, str) else api_key
+        # A model that thinks or is being loaded says nothing for minutes.
+        patient = profile.reasoning or vendor.slow_start
+        self._timeouts = timeouts or (_PATIENT if patient else Timeouts())
+        self._retry = retry or Retry()
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}("{self.name}")'
+
+    async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
+        base_url, (key, key_name) = self._find_url(), self._find_key()
+        vendor, label = self._vendor, self._vendor.name
+        wire = self._codec.encode(request, stream=vendor.stream)
+        headers: dict[str, str | Secret] = {
+            "content-type": "application/json",
+            "accept": "text/event-stream" if vendor.stream else "application/json",
+            **wire.headers,
+        }
+        if key is not None:
+            bearer = vendor.auth_header == "authorization"
+            headers[vendor.auth_header] = Secret(f"Bearer {key.reveal()}") if bearer else key
+        call = Call(
+            url=base_url + wire.path, label=label, base_url=base_url, headers=headers,
+            body=wire.body,
+        )  # fmt: skip
+
+        def note(notice: Notice) -> None:
+            ctx.run.meter.count_retry()
+            text = f"{notice.reason}; attempt {notice.attempt} in {notice.delay:.1f} s"
+            ctx.emit(Noted(level="warning", text=text))
+
+        def hint(status: int, said: str) -> str:
+            return self._hint(status, said, base_url, key_name)
+
+        decoder = self._codec.decoder()
+        try:
+            async with http.stream(
+                call,
+                retry=self._retry,
+                timeouts=self._timeouts,
+                gate=http.gate(label, base_url, self.model_id),
+                on_retry=note,
+                hint=hint,
+            ) as response:
+                return await self._read(response, decoder, ctx)
+        except ModelError as error:
+            if decoder.complete and error.code in ("model.truncated", "model.timeout"):
+                return decoder.finish()
+            if isinstance(error, ModelHTTPError) and _too_long(error.status, error.message):
+                error.code = "model.context_length"
+            raise
+
+    async def _read(self, response: http.Response, decoder: Decoder, ctx: Context) -> Reply:
+        sse, settled = SSEDecoder(), False
+        started = False
+        async for piece in response:
+            if not started:
+                piece = piece.lstrip(b"\xef\xbb\xbf \t\r\n")
+                if not piece:
+                    continue
+                if piece[:1] in b"{[<":
+                    return await self._read_body(piece, response, ctx)
+                started = True
+            _emit(decoder, sse.feed(piece), ctx)
+            if decoder.done:
+                return decoder.finish()
+            if decoder.complete and not settled:
+                settled = True
+                response.hurry(_SETTLED)
+        try:
+            _emit(decoder, sse.close(), ctx)
+        except ModelOutputError as error:
+            if not decoder.complete:
+                raise truncated(self._vendor.name) from error
+        return decoder.finish()
+
+    async def _read_body(self, start: bytes, response: http.Response, ctx: Context) -> Reply:
+        """A whole body: from a server that cannot stream, or that answers with a web page."""
+        body = start + await response.read()
+        if body[:1] == b"<":
+            raise ModelOutputError(
+                f'"{self._vendor.name}" answered with a web page instead of JSON',
+                hint="check that the base URL is the address of the API",
+                details={"media_type": response.media_type},
+            )
+        reply = self._codec.decode_body(body)
+        for delta in deltas(reply.message):
+            ctx.emit(delta)
+        return reply
+
+    def _find_url(self) -> str:
+        vendor = self._vendor
+        found = self._base_url or variable(*vendor.url_env) or vendor.base_url
+        if not found:
+            names = " or ".join(vendor.url_env)
+            raise ConfigError(
+                f'no address for "{vendor.name}"', hint=f"set {names}, or pass base_url="
+            )
+        return full_url(found, vendor)
+
+    def _find_key(self) -> tuple[Secret | None, str]:
+        """The key, and the name of where it is from."""
+        if self._api_key is not None:
+            return self._api_key, "api_key"
+        vendor = self._vendor
+        for name in vendor.key_env:
+            if found := secret(name):
+                return found, name
+        if not vendor.needs_key:
+            return None, ""
+        raise ConfigError(
+            f'no key for "{vendor.name}": set {" or ".join(vendor.key_env)}',
+            hint='put it in the environment or in .env; model="local" needs no key',
+            code="config.no_key",
+        )
+
+    def _hint(self, status: int, said: str, base_url: str, key_name: str) -> str:
+        vendor = self._vendor
+        names = vendor.key_env[0] if vendor.key_env else "a key"
+        if _too_long(status, said):
+            return "shorten the conversation, or choose a model with a longer context"
+        if status == 0:
+            return vendor.start or "check the network, the proxy and the base URL"
+        if status in (401, 403):
+            return f"check the key in {key_name}" if key_name else f"no key was sent: set {names}"
+        if status == 404:
+            if vendor.name == "ollama":
+                return f"fetch the model with `ollama pull {self.model_id}`"
+            return f'check the model name "{self.model_id}" and the base URL {base_url}'
+        if status == 402 or (status == 429 and ("quota" in said or "billing" in said)):
+            return f'the account at "{vendor.name}" has no credit left'
+        if status == 429:
+            return "wait, run fewer at once, or raise the limits of the account"
+        if status >= 500:
+            return "the service has a problem: try again later, or use another model"
+        return ""
+
+
+def _too_long(status: int, said: str) -> bool:
+    if status == 413:
+        return True
+    low = said.lower()
+    return status in (400, 422) and any(words in low for words in _TOO_LONG)
+
+
+def truncated(label: str) -> ModelHTTPError:
+    return ModelHTTPError(
+        f'"{label}" stopped in the middle of its answer',
+        code="model.truncated",
+        hint="what arrived is kept; try again",
+    )
+
+
+def deltas(message: Message) -> list[Delta]:
+    """A whole message as the deltas that would have brought it."""
+    found: list[Delta] = []
+    for part in message.parts:
+        if isinstance(part, Text):
+            found.append(TextDelta(text=part.text))
+        elif isinstance(part, Reasoning) and part.text:
+            found.append(ReasoningDelta(text=part.text))
+        elif isinstance(part, ToolCall):
+            found.append(ArgsDelta(id=part.id, name=part.name, text=part.args))
+    return found
+
+
+def _emit(decoder: Decoder, events: list[ServerEvent], ctx: Context) -> None:
+    """Emit what `events` bring, also when one of them turns out to be an error.
+
+    Pieces that arrived in one read are joined: nobody could have seen them apart.
+    """
+    found: list[Delta] = []
+    try:
+        for event in events:
+            found += decoder.feed(event)
+    finally:
+        for (kind, call), group in itertools.groupby(found, _sort):
+            pieces = list(group)
+            if len(pieces) == 1:
+                ctx.emit(pieces[0])
+                continue
+            text = "".join(piece.text for piece in pieces)
+            if kind is TextDelta:
+                ctx.emit(TextDelta(text=text))
+            elif kind is ReasoningDelta:
+                ctx.emit(ReasoningDelta(text=text))
+            else:
+                name = next((p.name for p in pieces if isinstance(p, ArgsDelta) and p.name), "")
+                ctx.emit(ArgsDelta(id=call, text=text, name=name))
+
+
+def _sort(delta: Delta) -> tuple[type[Delta], str]:
+    return type(delta), delta.id if isinstance(delta, ArgsDelta) else ""
