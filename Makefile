@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := $(or $(MASTRA_NB_VENV),.venv)
 BIN := $(VENV)/bin
-SUITES := tests/test_architecture.py $(wildcard $(addprefix tests/,unit contract flows wire http notebook))
+SUITES := tests/test_architecture.py tests/test_docs.py $(wildcard $(addprefix tests/,unit contract flows wire http notebook))
 QUICKSTART := notebooks/00_quickstart.ipynb
 
 # The kernel of the environment wins over one of the same name in the user's home.

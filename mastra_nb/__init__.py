@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from mastra_nb.config import Settings as Settings
     from mastra_nb.config import load_settings as load_settings
     from mastra_nb.context import Context as Context
-    from mastra_nb.context import Limits as Limits
     from mastra_nb.errors import MastraError as MastraError
     from mastra_nb.errors import RunSuspended as RunSuspended
     from mastra_nb.errors import ToolRetry as ToolRetry
     from mastra_nb.events import Event as Event
+    from mastra_nb.limits import Limits as Limits
     from mastra_nb.memory import Memory as Memory
     from mastra_nb.messages import Media as Media
     from mastra_nb.messages import Message as Message
@@ -39,7 +39,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Agent": "agents", "Mastra": "app", "open_store": "app", "Settings": "config",
-    "load_settings": "config", "Context": "context", "Limits": "context", "MastraError": "errors",
+    "load_settings": "config", "Context": "context", "Limits": "limits", "MastraError": "errors",
     "RunSuspended": "errors", "ToolRetry": "errors", "Event": "events", "Memory": "memory",
     "Media": "messages", "Message": "messages", "Text": "messages", "Usage": "messages",
     "assistant": "messages", "system": "messages", "user": "messages", "ModelSettings": "models",

@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 import msgspec
 
 from mastra_nb import plugins
-from mastra_nb.context import Codec, Context, Limits, Services, ambient
+from mastra_nb.context import Codec, Context
 from mastra_nb.errors import ConfigError, SchemaError
+from mastra_nb.limits import Limits
 from mastra_nb.loop import Output, Plan, run_turn
 from mastra_nb.memory import Memory
 from mastra_nb.messages import Message, ToolSpec, user
@@ -17,6 +18,7 @@ from mastra_nb.models import Model, ModelLike, ModelSettings, ready, resolve
 from mastra_nb.processors import Processor
 from mastra_nb.runs import Run
 from mastra_nb.schema import Schema
+from mastra_nb.services import Services, ambient
 from mastra_nb.tools import ToolLike, toolset
 
 T = TypeVar("T")
@@ -61,9 +63,7 @@ class Agent(Generic[T]):
         services: Services | None = None,
     ) -> None:
         if not name or "/" in name:
-            raise ConfigError(
-                f'"{name}" cannot name an agent', hint='use a short name without "/"'
-            )
+            raise ConfigError(f'"{name}" cannot name an agent', hint='use a short name without "/"')
         if isinstance(tools, str) or callable(tools):
             raise ConfigError(f'the tools of "{name}" must be a list', hint="tools=[get_weather]")
         self.name = name
@@ -128,18 +128,38 @@ class Agent(Generic[T]):
         """The awaited run: its output."""
         return await self.run(prompt, **options)
 
+    async def history(self, thread: str | None = None, *, last: int | None = None) -> list[Message]:
+        """The messages of a thread (default: the agent's own), or the `last` n of them."""
+        store = (self._services() or ambient()).store
+        found = await store.read_messages(thread or self.thread, last=last) if store else []
+        return [m.message for m in found]
+
     def load(self, id: str, prompt: Any, **options: Any) -> Run[T]:
         """The handle of a run that is in a store."""
-        return Run(self, prompt, id=id, codec=_AnswerCodec(self), services=self._services(), **options)
+        return Run(
+            self, prompt, id=id, codec=_AnswerCodec(self), services=self._services(), **options
+        )
 
     def replace(self, **changes: Any) -> Agent[Any]:
         """A copy with other options; they are those of Agent."""
         now = {
             k: getattr(self, k)
-            for k in (
-                "name instructions model tools output memory thread processors limits max_steps "
-                "settings tool_choice description services"
-            ).split()
+            for k in [
+                "name",
+                "instructions",
+                "model",
+                "tools",
+                "output",
+                "memory",
+                "thread",
+                "processors",
+                "limits",
+                "max_steps",
+                "settings",
+                "tool_choice",
+                "description",
+                "services",
+            ]
         }
         return Agent(**{**now, **changes})
 
@@ -239,5 +259,3 @@ def prompt_messages(prompt: Any) -> list[Message]:
         raise SchemaError(
             f"a prompt is text or a list of messages: {error}", hint='agent.run("your question")'
         ) from None
-
-

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from mastra_nb import plugins
+from mastra_nb import plugins, portal
 from mastra_nb.agents import Agent
 from mastra_nb.config import Settings, get_logger, load_settings
-from mastra_nb.context import Services
-from mastra_nb.errors import NotFound, close_matches
+from mastra_nb.errors import MissingExtra, NotFound, close_matches
 from mastra_nb.events import RunStatus
 from mastra_nb.runs import Run
-from mastra_nb.storage import RunRow, Store
+from mastra_nb.services import Services
+from mastra_nb.storage import RunRow, Store, Thread
 from mastra_nb.tools import ToolLike, toolset
 
 
@@ -67,10 +67,12 @@ class Mastra:
 
     def get_agent(self, name: str) -> Agent[Any]:
         """Raises NotFound with close matches."""
-        return _find("agent", name, self.agents)
+        found: Agent[Any] = _find("agent", name, self.agents)
+        return found
 
     def get_tool(self, name: str) -> ToolLike:
-        return _find("tool", name, self.tools)
+        found: ToolLike = _find("tool", name, self.tools)
+        return found
 
     def get_logger(self, name: str = "mastra_nb") -> logging.Logger:
         return get_logger(name)
@@ -80,6 +82,9 @@ class Mastra:
     ) -> list[RunRow]:
         return await self._need_store().find_runs(name=name, status=status, limit=limit)
 
+    async def find_threads(self, *, resource: str | None = None, limit: int = 100) -> list[Thread]:
+        return await self._need_store().find_threads(resource=resource, limit=limit)
+
     async def get_run(self, id: str) -> Run[Any]:
         """A stored run by its id or the beginning of one. Raises NotFound."""
         store = self._need_store()
@@ -87,12 +92,35 @@ class Mastra:
         if row is None:
             rows = await store.find_runs(prefix=id, limit=2) if id else []
             if len(rows) != 1:
-                why = f'"{id}" is the beginning of several runs' if rows else f'there is no run "{id}"'
+                why = (
+                    f'"{id}" is the beginning of several runs'
+                    if rows
+                    else f'there is no run "{id}"'
+                )
                 raise NotFound(why, hint="%mastra runs, or app.find_runs(), lists them")
             row = rows[0]
         agent = self.get_agent(row.name)
         past = await store.read_events(row.id)
-        return agent.load(row.id, row.input, thread=row.thread or "", past=past, limits=agent.limits)
+        return agent.load(
+            row.id, row.input, thread=row.thread or "", past=past, limits=agent.limits
+        )
+
+    def sql(self, query: str, *args: Any) -> Any:
+        """The rows of a SELECT over the store's file as a DataFrame; `args` bind its `?`.
+
+        Blocks. Raises StorageError for a query that fails or would write, MissingExtra without
+        pandas, NotFound for a store that is no SQLite file.
+        """
+        read = getattr(self._need_store(), "sql", None)
+        if read is None:
+            raise NotFound(f'"{self._need_store().url}" has no SQL', hint="use a sqlite:/// store")
+        try:
+            import pandas
+        except ModuleNotFoundError:
+            raise MissingExtra(
+                "a DataFrame needs pandas", hint='pip install "mastra-nb[data]"'
+            ) from None
+        return pandas.DataFrame(portal.run(read(query, *args)))
 
     async def close(self) -> None:
         if self.store is not None:

@@ -6,37 +6,30 @@ the target, maps what happened to the span's end and commits it.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import secrets
-import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from mastra_nb.config import Settings
-from mastra_nb.errors import LimitExceeded, MastraError, Suspend
+from mastra_nb.errors import MastraError, Suspend
 from mastra_nb.events import (
     Custom,
     ErrorInfo,
-    Event,
     MessageAdded,
     Payload,
-    Resumed,
     SpanEnded,
     SpanStarted,
     StateSet,
     Suspended,
 )
+from mastra_nb.limits import Limits
 from mastra_nb.messages import Message, Usage
+from mastra_nb.runlog import RunLog
 from mastra_nb.schema import to_json
-from mastra_nb.storage import Store
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from mastra_nb.services import Services
 
 I_contra = TypeVar("I_contra", contravariant=True)
 O_co = TypeVar("O_co", covariant=True)
@@ -82,169 +75,6 @@ class Codec(Generic[O]):
 PLAIN: Codec[Any] = Codec()
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Budgets of a run, sub-agents and retries included; None is no limit. `cost` is in dollars."""
-
-    tool_calls: int | None = None
-    requests: int | None = None
-    tokens: int | None = None
-    cost: float | None = None
-    seconds: float | None = None
-
-
-class Meter:
-    """Counts what a run uses and refuses the call that would cross a limit.
-
-    What a model call will spend is unknown until it ends. While tokens or money are limited,
-    a call is let in beside others only if all of them could be as large as the largest one so
-    far and still fit: so calls at the edge go one by one, and at most one crosses the line.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.usage = Usage()
-        self.requests = 0
-        self.tool_calls = 0
-        self._in_flight = 0
-        self._largest: Usage | None = None
-        self._changed: asyncio.Condition | None = None
-
-    async def admit(self, kind: str) -> None:
-        """Raises LimitExceeded; the call it was asked for must then not be made."""
-        limits = self.limits
-        if kind == "tool":
-            if limits.tool_calls is not None and self.tool_calls >= limits.tool_calls:
-                raise _exceeded("tool calls", limits.tool_calls)
-            self.tool_calls += 1
-        elif kind == "model":
-            if limits.tokens is not None or limits.cost is not None:
-                await self._admit_spend()
-            if limits.requests is not None and self.requests >= limits.requests:
-                raise _exceeded("requests", limits.requests)
-            self.requests += 1
-            self._in_flight += 1
-
-    def count_retry(self) -> None:
-        """One more request of a call that was let in; raises LimitExceeded."""
-        if self.limits.requests is not None and self.requests >= self.limits.requests:
-            raise _exceeded("requests", self.limits.requests)
-        self.requests += 1
-
-    def settle(self, usage: Usage | None) -> None:
-        """A model call that was let in has ended."""
-        self._in_flight -= 1
-        if usage is not None:
-            self.usage = self.usage + usage
-            old = self._largest or Usage()
-            self._largest = Usage(
-                input=max(old.input, usage.input),
-                output=max(old.output, usage.output),
-                cost=max(old.cost or 0.0, usage.cost or 0.0),
-            )
-        if self._changed is not None:
-            self._wake()
-
-    def _wake(self) -> None:
-        changed = self._changed
-        assert changed is not None
-
-        async def notify() -> None:
-            async with changed:
-                changed.notify_all()
-
-        task = asyncio.ensure_future(notify())
-        _background.add(task)
-        task.add_done_callback(_background.discard)
-
-    async def _admit_spend(self) -> None:
-        self._changed = self._changed or asyncio.Condition()
-        async with self._changed:
-            while True:
-                self._check_spent()
-                if self._in_flight == 0 or self._all_fit():
-                    return
-                await self._changed.wait()
-
-    def _check_spent(self) -> None:
-        tokens, cost = self.limits.tokens, self.limits.cost
-        if tokens is not None and self.usage.total >= tokens:
-            raise _exceeded("tokens", tokens)
-        if cost is not None:
-            if self.usage.calls and self.usage.cost is None:
-                raise LimitExceeded(
-                    "a budget in dollars is set, but the price of a model used here is unknown",
-                    hint="set its price with mastra_nb.models.set_price(...) or limit tokens instead",
-                )
-            if (self.usage.cost or 0.0) >= cost:
-                raise _exceeded("dollars", cost)
-
-    def _all_fit(self) -> bool:
-        if self._largest is None:
-            return False
-        calls = self._in_flight + 1
-        tokens, cost = self.limits.tokens, self.limits.cost
-        if tokens is not None and self.usage.total + calls * self._largest.total > tokens:
-            return False
-        spent = (self.usage.cost or 0.0) + calls * (self._largest.cost or 0.0)
-        return cost is None or spent <= cost
-
-
-_background: set[asyncio.Future[None]] = set()
-
-
-def _exceeded(what: str, limit: float) -> LimitExceeded:
-    return LimitExceeded(
-        f"the budget of {limit:g} {what} is used up; the next call was not sent",
-        hint="raise it with limits=Limits(...) or ask for less",
-        details={"limit": what, "value": limit},
-    )
-
-
-class Services:
-    """What runs of one application share: a store, settings, ids, readers of their events.
-
-    `wrap_model` puts record/replay or a cache around a model; `now` is the clock of events; `sinks` see every event of every
-    run, on the loop that drives it, and must not block.
-    """
-
-    def __init__(
-        self,
-        *,
-        store: Store | None = None,
-        settings: Settings | None = None,
-        wrap_model: Callable[[Any], Any] | None = None,
-        new_id: Callable[[], str] | None = None,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self.store = store
-        self.settings = settings or Settings()
-        self.wrap_model = wrap_model
-        self.new_id = new_id or random_id
-        self.now = now
-        self.sinks: list[Callable[[Event], None]] = []
-        self.owner = f"p_{secrets.token_hex(6)}"
-
-
-def random_id() -> str:
-    return f"r_{secrets.token_hex(6)}"
-
-
-_ambient: Services | None = None
-
-
-def ambient() -> Services:
-    """The services of runs that belong to no application; a notebook sets its own."""
-    global _ambient
-    if _ambient is None:
-        _ambient = Services()
-    return _ambient
-
-
-def set_ambient(services: Services | None) -> None:
-    global _ambient
-    _ambient = services
-
-
 _current: ContextVar[Context | None] = ContextVar("mastra_nb_context", default=None)
 
 
@@ -253,78 +83,12 @@ def current() -> Context | None:
     return _current.get()
 
 
-class Log(Protocol):
-    """What a context needs of its run."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def services(self) -> Services: ...
-
-    @property
-    def meter(self) -> Meter: ...
-
-    @property
-    def deps(self) -> Any: ...
-
-    @property
-    def thread(self) -> str: ...
-
-    @property
-    def past(self) -> Past: ...
-
-    @property
-    def events(self) -> Sequence[Event]: ...
-
-    def emit(self, span: str, parent: str | None, data: Payload) -> int: ...
-
-    def deltas(self, span: str) -> Sequence[Payload]: ...
-
-    def message(self, seq: int) -> MessageAdded: ...
-
-    async def commit(self, *, barrier: bool = False) -> None: ...
-
-
-class Past:
-    """What earlier drives of the same run left in the journal, by path."""
-
-    def __init__(self, events: Sequence[Event] = ()) -> None:
-        self.done: dict[str, Any] = {}
-        self.attempts: dict[str, int] = {}
-        self.messages: dict[str, list[int]] = {}
-        self.waiting: dict[str, Suspended] = {}
-        self.answers: dict[str, Any] = {}
-        self.state: dict[str, Any] = {}
-        self.asked: dict[str, Suspended] = {}
-        self.usage: list[tuple[str, Usage | None]] = []
-        kinds: dict[str, str] = {}
-        for event in events:
-            data = event.data
-            if isinstance(data, SpanStarted):
-                self.attempts[event.span] = data.attempt
-                kinds[event.span] = data.kind
-            elif isinstance(data, SpanEnded):
-                if data.status == "ok":
-                    self.done[event.span] = data.output
-                self.usage.append((kinds.get(event.span, ""), data.usage))
-            elif isinstance(data, MessageAdded):
-                self.messages.setdefault(event.span, []).append(event.seq)
-            elif isinstance(data, Suspended):
-                self.waiting[data.path] = self.asked[data.path] = data
-            elif isinstance(data, Resumed):
-                self.waiting.pop(data.path, None)
-                self.answers[data.path] = data.value
-            elif isinstance(data, StateSet):
-                self.state[data.key] = data.value
-
-
 class Context:
     """A place in a run. Handed to every `invoke`, and to tools that ask for it by type."""
 
     __slots__ = ("_ordinals", "_records", "_suspends", "kind", "parent", "path", "run")
 
-    def __init__(self, run: Log, path: str, parent: str | None, kind: str) -> None:
+    def __init__(self, run: RunLog, path: str, parent: str | None, kind: str) -> None:
         self.run = run
         self.path = path
         self.parent = parent
@@ -474,9 +238,7 @@ class Context:
         if path in past.answers:
             return past.answers[path]
         if path not in past.waiting:
-            self.emit(
-                Suspended(path=path, reason=reason, payload=to_json(payload), schema=schema)
-            )
+            self.emit(Suspended(path=path, reason=reason, payload=to_json(payload), schema=schema))
         raise Suspend(path)
 
     def segment(self, name: str, input: Any, key: str | None, codec: Codec[Any]) -> str:

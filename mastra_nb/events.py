@@ -51,7 +51,9 @@ class TextDelta(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="te
     text: str
 
 
-class ReasoningDelta(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="reasoning-delta"):
+class ReasoningDelta(
+    _Payload, frozen=True, kw_only=True, omit_defaults=True, tag="reasoning-delta"
+):
     text: str
 
 
@@ -166,9 +168,7 @@ class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
 _encoder = msgspec.json.Encoder()
 _payloads = msgspec.json.Decoder(Payload)
 _envelopes = msgspec.json.Decoder(_Envelope)
-_TAGS = frozenset(
-    str(t.__struct_config__.tag) for t in (*DELTAS, *Durable.__args__)
-)
+_TAGS = frozenset(str(t.__struct_config__.tag) for t in (*DELTAS, *Durable.__args__))
 
 
 def encode_payload(data: Payload) -> bytes:
@@ -178,7 +178,8 @@ def encode_payload(data: Payload) -> bytes:
 def decode_payload(raw: bytes | str) -> Payload:
     """The payload in `raw`; a type from a newer version decodes to Custom, so nothing is lost."""
     try:
-        return _payloads.decode(raw)
+        payload: Payload = _payloads.decode(raw)
+        return payload
     except msgspec.ValidationError:
         value = msgspec.json.decode(raw)
         kind = value.get("type") if isinstance(value, dict) else None
@@ -194,8 +195,14 @@ def encode(event: Event) -> bytes:
 def decode(raw: bytes | str) -> Event:
     e = _envelopes.decode(raw)
     return Event(
-        run=e.run, seq=e.seq, span=e.span, data=decode_payload(bytes(e.data)), at=e.at,
-        parent=e.parent, n=e.n, v=e.v,
+        run=e.run,
+        seq=e.seq,
+        span=e.span,
+        data=decode_payload(bytes(e.data)),
+        at=e.at,
+        parent=e.parent,
+        n=e.n,
+        v=e.v,
     )
 
 
@@ -318,8 +325,14 @@ class View(msgspec.Struct, kw_only=True):
             elif event.parent in self.spans:
                 self.spans[event.parent].children.append(path)
         self.spans[path] = Span(
-            path=path, kind=data.kind, name=data.name, parent=event.parent, started=event.at,
-            attempt=data.attempt, input=data.input, children=old.children if old else [],
+            path=path,
+            kind=data.kind,
+            name=data.name,
+            parent=event.parent,
+            started=event.at,
+            attempt=data.attempt,
+            input=data.input,
+            children=old.children if old else [],
         )
         if path == self.root:
             self.status = "running"

@@ -149,9 +149,7 @@ async def _steps(plan: Plan, turn: Turn, ctx: Context) -> Any:
     )
 
 
-async def _ask(
-    plan: Plan, turn: Turn, specs: tuple[Any, ...], step: int, ctx: Context
-) -> Reply:
+async def _ask(plan: Plan, turn: Turn, specs: tuple[Any, ...], step: int, ctx: Context) -> Reply:
     instructions = turn.instructions
     output = plan.output
     if output is not None and not plan.model.profile.json_schema:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mastra_nb.context import Context, Services, ambient
+from mastra_nb.context import Context
 from mastra_nb.errors import ConfigError
 from mastra_nb.messages import Message
 from mastra_nb.processors import Processor, Turn
-from mastra_nb.storage import Store, Thread
+from mastra_nb.storage import Store
 
 
 class Memory(Processor):
@@ -43,28 +43,10 @@ class Memory(Processor):
         await ctx.run.commit()
         await store.link(ctx.thread, ctx.run.id, [seq for seq, _ in kept])
 
-    async def messages(
-        self, thread: str, *, last: int | None = None, services: Services | None = None
-    ) -> list[Message]:
-        store = _store(services)
-        return [m.message for m in await store.read_messages(thread, last=last)]
-
-    async def threads(self, *, services: Services | None = None) -> list[Thread]:
-        return await _store(services).find_threads()
-
 
 async def _end(store: Store, thread: str) -> int:
     found = await store.read_messages(thread, last=1)
     return found[0].pos if found else 0
-
-
-def _store(services: Services | None) -> Store:
-    store = (services or ambient()).store
-    if store is None:
-        raise ConfigError(
-            "there is no store here", hint='Mastra(storage="sqlite:///mastra.db") keeps one'
-        )
-    return store
 
 
 def whole(messages: Sequence[Message]) -> list[Message]:

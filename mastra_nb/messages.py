@@ -119,7 +119,9 @@ def system(text: str) -> Message:
 
 
 def user(*parts: str | Part) -> Message:
-    return Message(role="user", parts=tuple(Text(text=p) if isinstance(p, str) else p for p in parts))
+    return Message(
+        role="user", parts=tuple(Text(text=p) if isinstance(p, str) else p for p in parts)
+    )
 
 
 def assistant(*parts: str | Part) -> Message:

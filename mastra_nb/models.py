@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Literal, Protocol
 import msgspec
 
 from mastra_nb import plugins
-from mastra_nb.context import Codec, Context, Recorded, Services
+from mastra_nb.context import Codec, Context, Recorded
 from mastra_nb.errors import ConfigError, ModelError
 from mastra_nb.events import MessageAdded, Noted, ReasoningDelta, TextDelta
 from mastra_nb.messages import Finish, Message, Part, Reasoning, Text, ToolSpec, Usage
+from mastra_nb.services import Services
 from mastra_nb.storage import Docs
 
 

@@ -6,24 +6,15 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from mastra_nb import portal
-from mastra_nb.context import (
-    PLAIN,
-    Codec,
-    Context,
-    Limits,
-    Meter,
-    Past,
-    Runnable,
-    Services,
-    ambient,
-    current,
-)
+from mastra_nb.config import get_logger
+from mastra_nb.context import PLAIN, Codec, Context, Runnable, current
 from mastra_nb.errors import (
     Conflict,
+    LeaseHeld,
     LimitExceeded,
     MastraError,
     NotResumable,
@@ -32,160 +23,15 @@ from mastra_nb.errors import (
     Stopped,
     Suspend,
 )
-from mastra_nb.events import (
-    DELTAS,
-    Event,
-    MessageAdded,
-    Payload,
-    Resumed,
-    RunStatus,
-    SpanStarted,
-    Suspended,
-    TextDelta,
-    View,
-)
+from mastra_nb.events import Event, Resumed, RunStatus, SpanStarted, Suspended, TextDelta, View
+from mastra_nb.limits import Limits
 from mastra_nb.messages import Message, Usage
+from mastra_nb.runlog import Past, RunLog
 from mastra_nb.schema import partial_json, validate
-from mastra_nb.storage import LEASE_SECONDS, RunRow
+from mastra_nb.services import Services, ambient, is_dead
+from mastra_nb.storage import LEASE_SECONDS, RunRow, Store
 
 T = TypeVar("T")
-_RESTING: frozenset[RunStatus] = frozenset({"suspended", "done", "failed", "cancelled"})
-
-
-class RunLog:
-    """The append-only log of one run, and who waits for more of it. Safe to use from threads."""
-
-    def __init__(
-        self,
-        *,
-        id: str,
-        services: Services,
-        limits: Limits,
-        deps: Any = None,
-        thread: str = "",
-        past: Sequence[Event] = (),
-    ) -> None:
-        self.id = id
-        self.services = services
-        self.deps = deps
-        self.thread = thread
-        self.past = Past(past)
-        self.meter = Meter(limits)
-        for kind, usage in self.past.usage:
-            if kind == "model":
-                self.meter.requests += 1
-                self.meter.usage = self.meter.usage + (usage or Usage())
-            elif kind == "tool":
-                self.meter.tool_calls += 1
-        self.events: list[Event] = list(past)
-        self.closed = False
-        self.fence = 0
-        self._seq = past[-1].seq if past else 0
-        self._n = 0
-        self._unsaved: list[Event] = []
-        self._lock = threading.Lock()
-        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self._saving: asyncio.Lock | None = None
-
-    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._saving = asyncio.Lock()
-
-    def emit(self, span: str, parent: str | None, data: Payload) -> int:
-        with self._lock:
-            durable = not isinstance(data, DELTAS)
-            if durable:
-                self._seq += 1
-                self._n = 0
-            else:
-                self._n += 1
-            event = Event(
-                run=self.id, seq=self._seq, n=self._n, span=span, parent=parent, data=data,
-                at=self.services.now(),
-            )
-            self.events.append(event)
-            if durable and self.fence:
-                self._unsaved.append(event)
-            seq = self._seq
-        for sink in self.services.sinks:
-            sink(event)
-        if self._waiters:
-            self.wake()
-        return seq
-
-    def deltas(self, span: str) -> list[Payload]:
-        """The deltas of the span's current attempt, in order."""
-        out: list[Payload] = []
-        for event in reversed(self.events):
-            if event.span == span:
-                if isinstance(event.data, DELTAS):
-                    out.append(event.data)
-                elif isinstance(event.data, SpanStarted):
-                    break
-        return out[::-1]
-
-    def message(self, seq: int) -> MessageAdded:
-        for event in self.events:
-            if event.seq == seq and isinstance(event.data, MessageAdded):
-                return event.data
-        raise NotResumable(f'message {seq} of run "{self.id}" is not in its log')
-
-    async def commit(self, *, barrier: bool = False, status: RunStatus | None = None) -> None:
-        store = self.services.store
-        if store is None or not self.fence or self._saving is None:
-            return
-        if not self._unsaved and status is None:
-            return
-        async with self._saving:
-            with self._lock:
-                batch, self._unsaved = self._unsaved, []
-            if batch or status is not None:
-                await store.append(self.id, self.fence, batch, status=status, barrier=barrier)
-
-    def close(self) -> None:
-        self.closed = True
-        self.wake()
-
-    def wake(self) -> None:
-        with self._lock:
-            waiters, self._waiters = self._waiters, []
-        try:
-            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        for loop, future in waiters:
-            if loop is here:
-                _arrived(future)
-            else:
-                # The reader's loop may be gone: nobody is left to tell.
-                with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(_arrived, future)
-
-    async def read(
-        self, start: int = 0, *, over: Callable[[], bool] | None = None
-    ) -> AsyncIterator[Event]:
-        """Every event from index `start`, live until the log is closed or `over` says so."""
-        over = over or (lambda: self.closed)
-        i = start
-        while True:
-            while i < len(self.events):
-                yield self.events[i]
-                i += 1
-            if over():
-                return
-            loop = asyncio.get_running_loop()
-            future: asyncio.Future[None] = loop.create_future()
-            with self._lock:
-                if i < len(self.events) or over():
-                    continue
-                self._waiters.append((loop, future))
-            await future
-
-
-def _arrived(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 class Run(Generic[T]):
@@ -238,7 +84,6 @@ class Run(Generic[T]):
         if self._within is not None:
             self._segment = self._within.segment(target.name, input, key, codec)
             self._prefix = f"{self._within.path}/{self._segment}"
-            assert isinstance(self._within.run, RunLog)
             self.log = self._within.run
             self._first = len(self.log.events)
             return
@@ -424,7 +269,9 @@ class Run(Generic[T]):
                 )
             path = next(iter(past.waiting or past.answers), None)
         if path is None or path not in past.asked:
-            raise NotResumable(f'run "{self.id}" does not wait for an answer', hint="see run.pending")
+            raise NotResumable(
+                f'run "{self.id}" does not wait for an answer', hint="see run.pending"
+            )
         if path in past.answers:
             if past.answers[path] == answer:
                 return None
@@ -587,13 +434,19 @@ class Run(Generic[T]):
         row = await store.get_run(self.id) if self._stored else None
         if row is None:
             row = RunRow(
-                id=self.id, name=self.name, kind=self.target.kind,
-                input=self._codec.show(self.input), status="running", key=self._key,
-                thread=log.thread or None, created=time.time(), updated=time.time(),
+                id=self.id,
+                name=self.name,
+                kind=self.target.kind,
+                input=self._codec.show(self.input),
+                status="running",
+                key=self._key,
+                thread=log.thread or None,
+                created=time.time(),
+                updated=time.time(),
             )
             row = await store.create(row, owner=self._services.owner)
         else:
-            row = await store.claim(self.id, owner=self._services.owner)
+            row = await self._take_over(store, row)
             newer = await store.read_events(self.id, after=log.events[-1].seq if log.events else 0)
             if newer:
                 raise Conflict(
@@ -601,6 +454,16 @@ class Run(Generic[T]):
                     hint="load it again: app.get_run(id)",
                 )
         log.fence = row.fence
+
+    async def _take_over(self, store: Store, row: RunRow) -> RunRow:
+        try:
+            return await store.claim(self.id, owner=self._services.owner)
+        except LeaseHeld:
+            # A restarted kernel need not wait for the lease of the one it replaces.
+            if not is_dead(row.owner):
+                raise
+            await store.claim(self.id, owner=row.owner, lease=0.0)
+            return await store.claim(self.id, owner=self._services.owner)
 
     def _beat(self) -> asyncio.TimerHandle | None:
         store, log = self._services.store, self.log
@@ -624,8 +487,6 @@ class Run(Generic[T]):
         return loop.call_later(LEASE_SECONDS / 3, beat)
 
     def _services_note(self, error: MastraError) -> None:
-        from mastra_nb.config import get_logger
-
         get_logger().warning("the lease of run %s was not renewed: %s", self.id, error.message)
 
     def _take_outcome(self) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from mastra_nb.errors import SchemaError
 
 T = TypeVar("T")
+_Field = tuple[str, Any] | tuple[str, Any, Any]
 
 
 class Schema(Generic[T]):
@@ -147,8 +148,11 @@ def _encode_other(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     if hasattr(value, "to_dict") and hasattr(value, "columns"):
-        return {"columns": [str(c) for c in value.columns], "rows": len(value),
-                "head": value.head(20).to_dict("records")}
+        return {
+            "columns": [str(c) for c in value.columns],
+            "rows": len(value),
+            "head": value.head(20).to_dict("records"),
+        }
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, Mapping):
@@ -191,7 +195,7 @@ class Signature:
 
     def __init__(self, fn: Callable[..., Any], inject: type | None = None) -> None:
         self.injected = ""
-        fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+        fields: list[_Field] = []
         hints = _hints(fn)
         about = param_docs(inspect.getdoc(fn) or "")
         for name, param in inspect.signature(fn).parameters.items():
@@ -206,7 +210,9 @@ class Signature:
                 continue
             if name in about:
                 hint = _described(hint, about[name])
-            fields.append((name, hint) if param.default is param.empty else (name, hint, param.default))
+            fields.append(
+                (name, hint) if param.default is param.empty else (name, hint, param.default)
+            )
         self.schema: Schema[Any] = Schema(_arguments_type(fn.__name__, fields), fn.__name__)
         self.names = [f[0] for f in fields]
         self.json = {k: v for k, v in self.schema.json.items() if k != "title"}
@@ -218,7 +224,9 @@ class Signature:
             raise SchemaError(f"the arguments must be a JSON object, not {type(args).__name__}")
         unknown = [k for k in args if k not in self.names]
         if unknown:
-            raise SchemaError(f"unknown argument {unknown[0]!r}; there are: {', '.join(self.names)}")
+            raise SchemaError(
+                f"unknown argument {unknown[0]!r}; there are: {', '.join(self.names)}"
+            )
         value = self.schema.convert(args)
         return {name: getattr(value, name) for name in self.names}
 
@@ -239,22 +247,22 @@ def _described(hint: Any, text: str) -> Any:
     return Annotated[hint, msgspec.Meta(description=text)]
 
 
-def _arguments_type(
-    name: str, fields: list[tuple[str, Any] | tuple[str, Any, Any]]
-) -> Any:
+def _arguments_type(name: str, fields: list[_Field]) -> Any:
     if any(_mentions_pydantic(f[1]) for f in fields):
         import pydantic
 
-        return pydantic.create_model(
-            name, **{f[0]: (f[1], f[2]) if len(f) == 3 else (f[1], ...) for f in fields}
-        )
-    safe = [
-        (f[0], f[1], msgspec.field(default_factory=type(f[2])))
-        if len(f) == 3 and isinstance(f[2], (list, dict, set)) and not f[2]
-        else f
-        for f in fields
-    ]
-    return msgspec.defstruct(name, safe, kw_only=True)  # type: ignore[arg-type]
+        make: Any = pydantic.create_model
+        return make(name, **{f[0]: (f[1], f[2]) if len(f) == 3 else (f[1], ...) for f in fields})
+    return msgspec.defstruct(name, [_safe_default(f) for f in fields], kw_only=True)
+
+
+def _safe_default(field: _Field) -> _Field:
+    """A list as a default is shared by all calls of a function; here each gets its own."""
+    if len(field) == 3 and isinstance(field[2], (list, dict, set)):
+        value = field[2]
+        default = msgspec.field(default_factory=type(value) if not value else value.copy)
+        return (field[0], field[1], default)
+    return field
 
 
 def _mentions_pydantic(hint: Any) -> bool:
@@ -295,5 +303,7 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if hasattr(error, "errors"):
         items = error.errors()
-        text = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in items[:5])
+        text = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in items[:5]
+        )
     return text

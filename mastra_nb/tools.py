@@ -113,9 +113,7 @@ class Tool(Generic[P, R]):
         """Raises SchemaError if a parameter's type has no JSON schema."""
         if self._spec is None:
             about = self._description or summary(inspect.getdoc(self.fn) or "")
-            self._spec = ToolSpec(
-                name=self.name, description=about, parameters=self.signature.json
-            )
+            self._spec = ToolSpec(name=self.name, description=about, parameters=self.signature.json)
         return self._spec
 
     async def invoke(self, input: Any, ctx: Context, /) -> Any:

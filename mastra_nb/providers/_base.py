@@ -8,12 +8,13 @@ from typing import ClassVar, Literal, Protocol
 
 import msgspec
 
-from mastra_nb import http
 from mastra_nb.config import Secret, secret, variable
 from mastra_nb.context import Context
 from mastra_nb.errors import ConfigError, ModelError, ModelHTTPError, ModelOutputError
 from mastra_nb.events import ArgsDelta, Delta, Noted, ReasoningDelta, TextDelta
-from mastra_nb.http import Call, Notice, Retry, ServerEvent, SSEDecoder, Timeouts
+from mastra_nb.http.client import Call, Notice, Response, Retry, Timeouts, stream
+from mastra_nb.http.pool import gate
+from mastra_nb.http.sse import ServerEvent, SSEDecoder
 from mastra_nb.messages import Message, Reasoning, Text, ToolCall
 from mastra_nb.models import ModelRequest, Profile, Reply
 from mastra_nb.providers._vendors import Vendor, full_url
@@ -116,11 +117,11 @@ class HTTPModel:
 
         decoder = self._codec.decoder()
         try:
-            async with http.stream(
+            async with stream(
                 call,
                 retry=self._retry,
                 timeouts=self._timeouts,
-                gate=http.gate(label, base_url, self.model_id),
+                gate=gate(label, base_url, self.model_id),
                 on_retry=note,
                 hint=hint,
             ) as response:
@@ -132,7 +133,7 @@ class HTTPModel:
                 error.code = "model.context_length"
             raise
 
-    async def _read(self, response: http.Response, decoder: Decoder, ctx: Context) -> Reply:
+    async def _read(self, response: Response, decoder: Decoder, ctx: Context) -> Reply:
         sse, settled = SSEDecoder(), False
         started = False
         async for piece in response:
@@ -156,7 +157,7 @@ class HTTPModel:
                 raise truncated(self._vendor.name) from error
         return decoder.finish()
 
-    async def _read_body(self, start: bytes, response: http.Response, ctx: Context) -> Reply:
+    async def _read_body(self, start: bytes, response: Response, ctx: Context) -> Reply:
         """A whole body: from a server that cannot stream, or that answers with a web page."""
         body = start + await response.read()
         if body[:1] == b"<":
@@ -185,6 +186,9 @@ class HTTPModel:
         if self._api_key is not None:
             return self._api_key, "api_key"
         vendor = self._vendor
+        if self._base_url is not None and not vendor.needs_key:
+            # OpenAI's key is not for whoever is at some other address.
+            return None, ""
         for name in vendor.key_env:
             if found := secret(name):
                 return found, name
@@ -198,13 +202,17 @@ class HTTPModel:
 
     def _hint(self, status: int, said: str, base_url: str, key_name: str) -> str:
         vendor = self._vendor
-        names = vendor.key_env[0] if vendor.key_env else "a key"
+        keys = f"set {vendor.key_env[0]}" if self._base_url is None else "pass api_key="
         if _too_long(status, said):
             return "shorten the conversation, or choose a model with a longer context"
         if status == 0:
-            return vendor.start or "check the network, the proxy and the base URL"
+            if "CERTIFICATE" in said:
+                return "set SSL_CERT_FILE to the certificates of your network or server"
+            if not vendor.needs_key:
+                return vendor.start or "start the server, or check the base URL"
+            return "check the network, the proxy and the base URL"
         if status in (401, 403):
-            return f"check the key in {key_name}" if key_name else f"no key was sent: set {names}"
+            return f"check the key in {key_name}" if key_name else f"no key was sent: {keys}"
         if status == 404:
             if vendor.name == "ollama":
                 return f"fetch the model with `ollama pull {self.model_id}`"

@@ -15,10 +15,11 @@ import pytest
 
 from mastra_nb.errors import ModelError, ModelHTTPError, ModelOutputError, ModelRefused
 from mastra_nb.events import ArgsDelta, Delta, ReasoningDelta, TextDelta
-from mastra_nb.http import SSEDecoder
-from mastra_nb.models import Reply
+from mastra_nb.http.sse import SSEDecoder
+from mastra_nb.models import ModelRequest, Reply
 from mastra_nb.providers._vendors import VENDORS
-from mastra_nb.providers.openai import ChatCodec
+from mastra_nb.providers.openai import ChatCodec, OpenAIModel
+from tests.http.server import Answer, serve
 
 _ROOT = Path(__file__).parents[2]
 FOLDER = Path(
@@ -166,3 +167,38 @@ def test_every_recording_gives_what_the_sdk_sees() -> None:
 
 def test_bytes_split_anywhere_give_the_same() -> None:
     _report(3)
+
+
+async def test_served_over_loopback_they_give_the_same() -> None:
+    def script(number: int) -> Answer:
+        row, cut = ROWS[number][0], random.Random(number)
+        body = (FOLDER / row["body"]).read_bytes()
+        kind = "text/event-stream" if row["stream"] else "application/json"
+        kind = row["headers"].get("content-type", kind)
+        return Answer(headers={"content-type": kind}, pieces=[p for p in _split(body, cut) if p])
+
+    def outcome(call: Any) -> Any:
+        return call if isinstance(call, Reply) else (type(call), str(call))
+
+    different = []
+    async with serve(script) as server:
+        for row, _ in ROWS:
+            vendor = row["endpoint"].partition(".")[0]
+            model = OpenAIModel("m", vendor=vendor, base_url=server.url, api_key="none")
+            try:
+                direct: Any = read(row)[0]
+            except ModelError as error:
+                direct = error
+            try:
+                got: Any = await model.invoke(ModelRequest(messages=()), Ctx())  # type: ignore[arg-type]
+            except ModelError as error:
+                got = error
+            if outcome(got) != outcome(direct):
+                different.append(row["id"])
+        assert len(server.requests) == len(ROWS)
+    assert different == []
+
+
+class Ctx:
+    def emit(self, data: object) -> int:
+        return 0

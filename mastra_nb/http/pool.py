@@ -1,0 +1,189 @@
+"""Connections and gates, shared by all requests of one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import functools
+import os
+import ssl
+import threading
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Protocol
+
+from mastra_nb.http.gate import Gate
+
+if TYPE_CHECKING:
+    import httpx
+
+_PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+class _Loop:
+    """What the requests of one event loop share."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.transports: dict[tuple[bool, tuple[str, ...]], Transport] = {}
+        self.gates: dict[tuple[str, ...], Gate] = {}
+        self._guard = self._watch(loop)
+        with contextlib.suppress(StopIteration):
+            # Its first step waits for nothing and registers it with the loop, which closes all
+            # asynchronous generators before it ends: the one moment to close sockets in peace.
+            self._guard.__anext__().send(None)
+
+    async def _watch(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            _loops.pop(loop, None)
+            await self.close()
+
+    async def close(self) -> None:
+        while self.transports:
+            _, transport = self.transports.popitem()
+            await transport.aclose()
+
+
+_loops: dict[asyncio.AbstractEventLoop, _Loop] = {}
+_inherited: list[_Loop] = []
+
+
+def _after_fork() -> None:
+    """Keep the parent's transports: closing their sockets would say goodbye in its name."""
+    global _lock
+    _lock = threading.Lock()
+    _inherited.extend(_loops.values())
+    _loops.clear()
+
+
+def _bury(loop: asyncio.AbstractEventLoop) -> None:
+    """Close the transports of a loop that does not run any more."""
+    closing = _loops.pop(loop).close()
+    if not loop.is_closed():
+        loop.run_until_complete(closing)
+        return
+    # On a closed loop there is no socket left to wait for: one step does it, and httpx's own
+    # transport complains that it cannot say goodbye.
+    with contextlib.suppress(StopIteration, RuntimeError):
+        closing.send(None)
+
+
+def _at_exit() -> None:
+    for loop in [loop for loop in _loops if not loop.is_running()]:
+        _bury(loop)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)
+
+
+def _state() -> _Loop:
+    loop = asyncio.get_running_loop()
+    state = _loops.get(loop)
+    if state is None:
+        for old in [old for old in _loops if old.is_closed()]:
+            _bury(old)
+        state = _loops[loop] = _Loop(loop)
+    return state
+
+
+def gate(*key: str) -> Gate:
+    """The gate that requests of this loop with the same key share."""
+    gates = _state().gates
+    found = gates.get(key)
+    if found is None:
+        found = gates[key] = Gate()
+    return found
+
+
+def transport(tls: bool) -> Transport:
+    shared, environ = _state().transports, os.environ
+    # A proxy set in a later cell counts from then on.
+    proxies = tuple(environ.get(n) or environ.get(n.lower()) or "" for n in _PROXY_NAMES)
+    found = shared.get((tls, proxies))
+    if found is None:
+        found = shared[(tls, proxies)] = _make_transport(tls, proxies)
+    return found
+
+
+def _make_transport(tls: bool, proxies: tuple[str, ...]) -> Transport:
+    import httpx
+
+    direct = not any(proxies[:3])
+    context = _tls_context() if tls or not direct else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    limits = httpx.Limits(
+        max_connections=1000, max_keepalive_connections=1000, keepalive_expiry=30.0
+    )
+    # aiohttp speaks to HTTP proxies only.
+    fast = not proxies[2] and all(not p or p.startswith("http://") for p in proxies[:2])
+    if fast:
+        try:
+            import aiohttp
+            from httpx_aiohttp import AiohttpTransport
+        except ImportError:
+            fast = False
+    if fast:
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=1000, ssl=context, keepalive_timeout=30.0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=not direct,
+        )
+        return AiohttpTransport(verify=context, client=session)
+    if direct:
+        return httpx.AsyncHTTPTransport(verify=context, limits=limits, trust_env=False)
+    return _Proxied(httpx.AsyncClient(verify=context, limits=limits))
+
+
+class Transport(Protocol):
+    """Below httpx's client: its redirects, cookies and hooks would double the cost of a call."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response: ...
+
+    async def aclose(self) -> None: ...
+
+
+class _Proxied:
+    """httpx's client, which alone knows which proxy of the environment is for which host."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.aclose = client.aclose
+        self._client = client
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._client.send(request, stream=True, follow_redirects=False)
+
+
+@functools.lru_cache
+def parsed(url: str) -> httpx.URL:
+    import httpx
+
+    return httpx.URL(url)
+
+
+_lock = threading.Lock()
+_context: ssl.SSLContext | None = None
+
+
+def _tls_context() -> ssl.SSLContext:
+    """Reading the certificates takes 20 ms: once for a process, by whichever thread is first."""
+    global _context
+    with _lock:
+        if _context is None:
+            import httpx
+
+            _context = httpx.create_ssl_context()
+        return _context
+
+
+@functools.cache
+def transport_errors() -> tuple[type[BaseException], ...]:
+    import httpx
+
+    try:
+        import aiohttp
+    except ImportError:
+        return (httpx.TransportError,)
+    # Some of aiohttp's own escape the transport's translation.
+    return (httpx.TransportError, aiohttp.ClientError)

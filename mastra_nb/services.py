@@ -1,0 +1,73 @@
+"""What runs of one application share, and the default for runs that belong to none."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mastra_nb.config import Settings
+from mastra_nb.events import Event
+from mastra_nb.storage import Store
+
+
+class Services:
+    """What runs of one application share: a store, settings, ids, readers of their events.
+
+    `wrap_model` puts record/replay or a cache around a model; `now` is the clock of events; `sinks` see every event of every
+    run, on the loop that drives it, and must not block.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store | None = None,
+        settings: Settings | None = None,
+        wrap_model: Callable[[Any], Any] | None = None,
+        new_id: Callable[[], str] | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = store
+        self.settings = settings or Settings()
+        self.wrap_model = wrap_model
+        self.new_id = new_id or random_id
+        self.now = now
+        self.sinks: list[Callable[[Event], None]] = []
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def is_dead(owner: str) -> bool:
+    """True if the owner of a lease was a process of this machine that is no more."""
+    host, _, rest = owner.rpartition(":")[0].rpartition(":")
+    if host != socket.gethostname() or not rest.isdecimal() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(rest), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def random_id() -> str:
+    return f"r_{secrets.token_hex(6)}"
+
+
+_ambient: Services | None = None
+
+
+def ambient() -> Services:
+    """The services of runs that belong to no application; a notebook sets its own."""
+    global _ambient
+    if _ambient is None:
+        _ambient = Services()
+    return _ambient
+
+
+def set_ambient(services: Services | None) -> None:
+    global _ambient
+    _ambient = services

@@ -1,0 +1,135 @@
+"""The statements of the SQLite store, and how a row becomes a value."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+import msgspec
+
+from mastra_nb.events import Event, RunStatus, SpanEnded, SpanStarted
+from mastra_nb.storage import RunRow, Thread
+from mastra_nb.stores import _rules as rules
+from mastra_nb.stores._schema import BLOB_BYTES
+
+RUN = """SELECT id, name, kind, input, status, owner, fence, lease_until, key, thread,
+    code_version, graph_hash, parent_run, fork_seq, created, updated FROM run"""
+RUN_FIELDS = (
+    "id", "name", "kind", "input", "status", "owner", "fence", "lease_until", "key", "thread",
+    "code_version", "graph_hash", "parent_run", "fork_seq", "created", "updated",
+)  # fmt: skip
+THREAD = "SELECT id, resource, title, meta, created, updated FROM thread"
+PAYLOAD = "coalesce(e.payload, (SELECT data FROM blob WHERE sha256 = e.blob))"
+INSERT_EVENT = """INSERT INTO event
+    (run, seq, path, parent, attempt, kind, status, fence, payload, blob, at, v)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+EVENTS = f"""SELECT e.seq, e.path, e.parent, e.at, e.v, {PAYLOAD}
+    FROM event e WHERE e.run = ? AND e.seq > ? ORDER BY e.seq"""  # noqa: S608
+MESSAGES = """SELECT m.pos, e.run, e.seq, e.payload, e.blob
+    FROM thread_message m JOIN event e ON e.no = m.event
+    WHERE m.thread = (SELECT no FROM thread WHERE id = ?) AND m.pos <= ?
+    ORDER BY m.pos DESC LIMIT ?"""
+BLOB = "SELECT data FROM blob WHERE sha256 = ?"
+
+LINKED = "SELECT no FROM event WHERE run = ? AND seq = ? AND kind = 'message-added'"
+LINK = """INSERT INTO thread_message (thread, pos, event) VALUES (?, ?, ?)
+    ON CONFLICT (event, thread) DO NOTHING"""
+
+# A fork reads its parent's events: what a kept run is forked from stays, all the way up.
+OLD_RUNS = """WITH RECURSIVE
+    old (id) AS (
+        SELECT id FROM run
+        WHERE status IN ('suspended', 'done', 'failed', 'cancelled')
+            AND updated < :before AND lease_until <= :now
+            AND NOT (:keep AND EXISTS (
+                SELECT 1 FROM event e JOIN thread_message m ON m.event = e.no WHERE e.run = run.id
+            ))
+    ),
+    needed (id) AS (
+        SELECT parent_run FROM run
+        WHERE fork_seq IS NOT NULL AND parent_run IS NOT NULL AND id NOT IN (SELECT id FROM old)
+        UNION
+        SELECT r.parent_run FROM run r JOIN needed n ON r.id = n.id
+        WHERE r.fork_seq IS NOT NULL AND r.parent_run IS NOT NULL
+    )
+    SELECT id FROM old WHERE id NOT IN (SELECT id FROM needed)"""
+
+
+def to_run(row: Sequence[Any]) -> RunRow:
+    values = dict(zip(RUN_FIELDS, row, strict=True))
+    values["input"] = msgspec.json.decode(values["input"])
+    return RunRow(**values)
+
+
+def find_run(db: apsw.Connection, run: str) -> RunRow | None:
+    row = db.execute(f"{RUN} WHERE id = ?", (run,)).fetchone()
+    return None if row is None else to_run(row)
+
+
+def to_thread(row: Sequence[Any]) -> Thread:
+    id, resource, title, meta, created, updated = row
+    return Thread(
+        id=id,
+        resource=resource,
+        title=title,
+        meta=msgspec.json.decode(meta),
+        created=created,
+        updated=updated,
+    )
+
+
+def extend(
+    db: apsw.Connection, run: str, fence: int, lease: float, status: RunStatus | None
+) -> None:
+    """Checks the fence, extends or gives up the lease, sets the status."""
+    row = db.execute(
+        "SELECT fence, status, lease_until, owner FROM run WHERE id = ?", (run,)
+    ).fetchone()
+    if row is None:
+        raise rules.no_run(run)
+    newest, old, until, owner = row
+    if fence != newest:
+        raise rules.fenced(run, fence, newest, owner)
+    now = time.time()
+    target = rules.lease_after(status, until, lease, now)
+    # The row is a page more to write: a lease that still has four fifths of its time is left.
+    if target and status in (None, old) and target - 0.2 * lease <= until <= target:
+        return
+    db.execute(
+        "UPDATE run SET status = ?, lease_until = ?, updated = ? WHERE id = ?",
+        (status or old, target, now, run),
+    )
+
+
+def insert(db: apsw.Connection, event: Event, raw: bytes, fence: int) -> None:
+    data, digest = event.data, None
+    if len(raw) > BLOB_BYTES:
+        digest = hashlib.sha256(raw).digest()
+        db.execute(
+            "INSERT INTO blob (sha256, data) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest, raw)
+        )
+    try:
+        db.execute(
+            INSERT_EVENT,
+            (
+                event.run,
+                event.seq,
+                event.span,
+                event.parent,
+                data.attempt if isinstance(data, SpanStarted) else None,
+                data.__struct_config__.tag,
+                data.status if isinstance(data, SpanEnded) else None,
+                fence,
+                raw.decode() if digest is None else None,
+                digest,
+                event.at,
+                event.v,
+            ),
+        )
+    except apsw.ConstraintError as exc:
+        if "event.seq" in str(exc):
+            raise rules.seq_taken(event.run, event.seq) from exc
+        raise rules.finished_twice(event.run, event.span) from exc

@@ -1,0 +1,95 @@
+"""The tables of a store, as numbered migrations: script n brings a file from version n to n + 1.
+
+A released script is never edited; a change is a new script. `PRAGMA user_version` counts them,
+`PRAGMA application_id` marks a file as ours.
+
+`event.payload` is the JSON text of the payload, or NULL when it is longer than `BLOB_BYTES`: then
+`event.blob` names its SHA-256 in `blob`, where equal payloads are stored once. `event.status` is
+that of a span's end. `thread.last` is the newest position ever given out in the thread;
+`thread_message` is an index of events: it names `thread.no` and `event.no`, which took a third off
+reading and linking against the texts.
+"""
+
+from __future__ import annotations
+
+APPLICATION_ID = 0x4D41_4E42  # "MANB"
+BLOB_BYTES = 64 * 1024
+
+# `event` keeps its rowid: as a WITHOUT ROWID table every payload over 1 KB would spill into an
+# overflow page of its own, up to four times its size.
+MIGRATIONS = (
+    """
+    CREATE TABLE run (
+        no INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        input TEXT NOT NULL,
+        status TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        fence INTEGER NOT NULL,
+        lease_until REAL NOT NULL,
+        key TEXT UNIQUE,
+        thread TEXT,
+        code_version TEXT NOT NULL,
+        graph_hash TEXT NOT NULL,
+        parent_run TEXT,
+        fork_seq INTEGER,
+        created REAL NOT NULL,
+        updated REAL NOT NULL
+    ) STRICT;
+    CREATE INDEX run_created ON run (created);
+    CREATE INDEX run_parent ON run (parent_run) WHERE parent_run IS NOT NULL;
+
+    CREATE TABLE event (
+        no INTEGER PRIMARY KEY,
+        run TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        path TEXT NOT NULL,
+        parent TEXT,
+        attempt INTEGER,
+        kind TEXT NOT NULL,
+        status TEXT,
+        fence INTEGER NOT NULL,
+        payload TEXT,
+        blob BLOB,
+        at REAL NOT NULL,
+        v INTEGER NOT NULL,
+        UNIQUE (run, seq)
+    ) STRICT;
+    CREATE UNIQUE INDEX event_finished ON event (run, path) WHERE status = 'ok';
+    CREATE INDEX event_blob ON event (blob) WHERE blob IS NOT NULL;
+
+    CREATE TABLE blob (
+        sha256 BLOB PRIMARY KEY,
+        data BLOB NOT NULL
+    ) STRICT;
+
+    CREATE TABLE thread (
+        no INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        resource TEXT NOT NULL,
+        title TEXT NOT NULL,
+        meta TEXT NOT NULL,
+        created REAL NOT NULL,
+        updated REAL NOT NULL,
+        last INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX thread_resource ON thread (resource);
+
+    CREATE TABLE thread_message (
+        thread INTEGER NOT NULL REFERENCES thread (no),
+        pos INTEGER NOT NULL,
+        event INTEGER NOT NULL REFERENCES event (no),
+        PRIMARY KEY (thread, pos),
+        UNIQUE (event, thread)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE doc (
+        kind TEXT NOT NULL,
+        id TEXT NOT NULL,
+        data TEXT NOT NULL,
+        UNIQUE (kind, id)
+    ) STRICT;
+    """,
+)

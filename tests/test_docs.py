@@ -1,0 +1,45 @@
+"""Every Python block of the README and the docs runs, top to bottom, page by page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mastra_nb import plugins
+from mastra_nb.services import set_ambient
+from mastra_nb.testing import ScriptedModel, no_network
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def scripted_providers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No page may need a key, a network or weights to be shown to work."""
+
+    def provider(name: str, model_id: str) -> ScriptedModel:
+        return ScriptedModel('{"name": "Oslo", "people": 700000}', repeat=True)
+
+    monkeypatch.chdir(tmp_path)
+    before = dict(plugins.providers._registered), dict(plugins.providers._loaded)
+    for name in ("openai", "local", "groq", "ollama"):
+        plugins.providers.register(name, provider)
+    yield
+    plugins.providers._registered, plugins.providers._loaded = before
+    set_ambient(None)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_the_code_of_a_page_runs(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = {"__name__": page.stem}
+    with no_network():
+        for code in _BLOCK.findall(page.read_text(encoding="utf-8")):
+            exec(compile(code, str(page), "exec", dont_inherit=True), space)
+
+
+def test_there_is_code_to_run() -> None:
+    assert sum(len(_BLOCK.findall(p.read_text(encoding="utf-8"))) for p in PAGES) > 15

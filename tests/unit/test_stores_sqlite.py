@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import pytest
+
+from mastra_nb.errors import ConfigError, Conflict, StorageError
+from mastra_nb.events import Custom, Event
+from mastra_nb.storage import RunRow
+from mastra_nb.store_contract import event, messages, new_run, raises
+from mastra_nb.stores import _sql
+from mastra_nb.stores.sqlite import open_store
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+async def store(path):
+    store = open_store(f"sqlite:///{path}")
+    yield store
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://:memory:"]
+)
+def test_a_store_in_memory_has_its_own_url(url):
+    with pytest.raises(ConfigError, match="memory://"):
+        open_store(url)
+
+
+@pytest.mark.parametrize("url", ["sqlite:x.db", "postgresql://x", "sqlite:///x.db?mode=ro", "x.db"])
+def test_another_url_is_refused(url):
+    with pytest.raises(ConfigError, match="sqlite:///relative.db"):
+        open_store(url)
+
+
+async def test_urls_are_relative_or_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for url, name in (("sqlite:///a.db", "a.db"), (f"sqlite:///{tmp_path}/b%20c.db", "b c.db")):
+        store = open_store(url)
+        assert store.path == (tmp_path / name).resolve()
+        assert store.url == url
+        await store.close()
+        assert (tmp_path / name).exists()
+
+
+async def test_equal_large_payloads_are_stored_once_and_pruned(store):
+    data = Custom(name="n", value="x" * 100_000)
+    for id in ("a", "b"):
+        await new_run(store, id)
+        await store.append(id, 1, [event(id, seq, data) for seq in (1, 2)], status="done")
+    count = "SELECT count(*) AS n, sum(length(data)) AS size FROM blob"
+    (row,) = await store.sql(count)
+    assert row["n"] == 1
+    assert await store.sql("SELECT payload FROM event WHERE payload IS NOT NULL") == []
+    await store.claim("b", owner="me")
+    await store.delete_runs(before=time.time() + 60)
+    assert (await store.sql(count))[0]["n"] == 1
+    assert (await store.read_events("b"))[0].data == data
+    await store.append("b", 2, [], status="done")
+    await store.delete_runs(before=time.time() + 60)
+    assert (await store.sql(count))[0]["n"] == 0
+
+
+@pytest.mark.parametrize("size", [150, 600, 1100, 2100, 5000])
+async def test_the_journal_is_linear_in_new_data(path, size):
+    store = open_store(f"sqlite:///{path}")
+    await new_run(store)
+    payload = 0
+    for first in range(1, 1001, 10):
+        batch = messages("r", [f"{n} " + "x" * size for n in range(first, first + 10)], first)
+        payload += sum(len(json.dumps({"text": e.data.message.text})) for e in batch)
+        await store.append("r", 1, batch)
+        await store.link("t", "r", range(first, first + 10))
+    await store.append("r", 1, [], status="done")
+    await store.close()
+    full = path.stat().st_size
+    assert full < 3 * payload + 50_000
+    store = open_store(f"sqlite:///{path}")
+    assert await store.delete_runs(before=time.time() + 60, keep_threads=False) == 1
+    await store.close()
+    assert path.stat().st_size < 100_000
+
+
+async def test_the_log_is_moved_into_the_file(store, path):
+    await new_run(store)
+    for seq in range(1, 4001):
+        await store.append("r", 1, messages("r", ["x" * 900], seq))
+    assert path.stat().st_size > 1_000_000
+    wal = path.with_name(path.name + "-wal").stat().st_size
+    assert wal < 4096 * _sql.CHECKPOINT_PAGES * 2
+
+
+async def test_sql_gives_dicts(store):
+    await new_run(store, input={"x": [1]})
+    assert await store.sql("SELECT id, fence FROM run WHERE id = ?", "r") == [
+        {"id": "r", "fence": 1}
+    ]
+    assert await store.sql("SELECT a.id, b.id, 1 AS id_2 FROM run a, run b") == [
+        {"id": "r", "id_2": "r", "id_2_2": 1}
+    ]
+    assert await store.sql("SELECT input ->> '$.x[0]' AS x FROM run") == [{"x": 1}]
+    assert await store.sql("SELECT * FROM doc") == []
+    assert await store.sql("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
+                           "LIMIT 3) SELECT sum(i) AS s FROM n") == [{"s": 6}]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "DELETE FROM run",
+        "INSERT INTO doc VALUES ('k', 'a', '1')",
+        "UPDATE run SET fence = 9",
+        "DROP TABLE run",
+        "CREATE TEMP TABLE t (x)",
+        "ATTACH '/tmp/other.db' AS other",
+        "VACUUM INTO '/tmp/copy.db'",
+        "PRAGMA query_only = OFF",
+        "PRAGMA journal_mode = DELETE",
+        "BEGIN IMMEDIATE",
+        "SELECT 1; DELETE FROM run",
+        "WITH x AS (SELECT 1) DELETE FROM run",
+    ],
+)
+async def test_sql_only_reads(store, query):
+    await new_run(store)
+    error = await raises(StorageError, store.sql(query))
+    assert error.code == "storage.readonly"
+    row = await store.get_run("r")
+    assert row is not None
+    assert row.fence == 1
+    await store.put("k", "a", 1)
+
+
+@pytest.mark.parametrize(
+    ("query", "args"),
+    [
+        ("SELEC 1", ()),
+        ("SELECT * FROM nothing", ()),
+        ("SELECT ?", ()),
+        ("SELECT ?", (1, 2)),
+        ("SELECT ?", (object(),)),
+        ("SELECT load_extension('x')", ()),
+    ],
+)
+async def test_a_mistake_in_a_query_is_told(store, query, args):
+    error = await raises(StorageError, store.sql(query, *args))
+    assert error.code == "storage.sql"
+    assert error.hint
+
+
+async def test_a_cancelled_query_stops(store):
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(store.sql(endless), 0.05)
+    assert await store.sql("SELECT 1 AS x") == [{"x": 1}]
+
+
+async def test_a_query_that_runs_does_not_stop_close(store, path):
+    await store.put("k", "a", 1)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    query = asyncio.create_task(store.sql(endless))
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(store.close(), 5)
+    error = await raises(StorageError, query)
+    assert error.code == "storage.interrupted"
+
+
+async def test_backup_while_in_use(store, tmp_path):
+    await new_run(store)
+    target = tmp_path / "copy.db"
+
+    async def write() -> None:
+        for seq in range(1, 201):
+            await store.append("r", 1, messages("r", ["x" * 500], seq))
+            await asyncio.sleep(0)
+
+    writing = asyncio.create_task(write())
+    await asyncio.sleep(0.005)
+    assert await store.backup(target) == target
+    await writing
+    assert not list(tmp_path.glob("copy.db?*"))
+    copy = open_store(f"sqlite:///{target}")
+    kept = await copy.read_events("r")
+    assert [e.seq for e in kept] == list(range(1, len(kept) + 1))
+    assert await copy.sql("SELECT * FROM run") == [
+        {**row, "updated": row["updated"]} for row in await copy.sql("SELECT * FROM run")
+    ]
+    await copy.close()
+    await raises(Conflict, store.backup(target))
+    await raises(Conflict, store.backup(store.path))
+    error = await raises(StorageError, store.backup(tmp_path / "nowhere" / "copy.db"))
+    assert error.code == "storage.open"
+
+
+async def test_an_unknown_payload_of_a_newer_version_is_kept(store):
+    await new_run(store)
+    await store.append("r", 1, messages("r", ["x"]))
+    store._file.write(
+        lambda db: db.execute("""UPDATE event SET payload = '{"type":"hologram","x":1}'""")
+    )
+    (found,) = await store.read_events("r")
+    assert isinstance(found, Event)
+    assert found.data == Custom(name="hologram", value={"x": 1})
+
+
+async def test_a_run_row_of_every_field(store):
+    row = await store.create(
+        RunRow(id="r", name="n", kind="k", thread="t", parent_run="p", fork_seq=0, key=""),
+        owner="o",
+    )
+    assert await store.get_run("r") == row
