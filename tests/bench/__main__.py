@@ -31,7 +31,14 @@ HEAVY = ("httpx", "aiohttp", "numpy", "pydantic", "apsw", "jinja2", "IPython", "
 
 # Who does the work of a row, in turns: "module variant".
 TURNS = {
-    "P2": ("ours plain", "ours async", "floors raw", "floors aiohttp", "floors httpx"),
+    "P2": (
+        "ours plain",
+        "ours async",
+        "ours store",
+        "floors raw",
+        "floors aiohttp",
+        "floors httpx",
+    ),
     "P3": ("ours plain", "ours async", "floors raw", "floors aiohttp", "floors httpx"),
     "P4": ("ours plain", "floors raw", "floors aiohttp", "floors httpx"),
     "P4paced": ("ours plain", "floors raw", "floors aiohttp", "floors httpx"),
@@ -51,11 +58,14 @@ agent = Agent(name="weather", model="openai/gpt-4o-mini", tools=[get_weather])
     "bare": "pass",
     "asyncio+json": "import asyncio, json",
 }
+# Looks before it imports anything itself.
 REPORT = f"""
-import json, sys
-from tests.bench.workload import peak_rss
-heavy = [name for name in {HEAVY!r} if name in sys.modules]
-print(json.dumps({{"rss": peak_rss(), "heavy": heavy, "modules": len(sys.modules)}}))
+import sys
+modules, heavy = len(sys.modules), [name for name in {HEAVY!r} if name in sys.modules]
+from tests.bench.memory import peak_rss
+rss = peak_rss()
+import json
+print(json.dumps({{"rss": rss, "heavy": heavy, "modules": modules}}))
 """
 
 

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from mastra_nb import Agent, tool
-from tests.bench.workload import Result, main, peak_rss
+from tests.bench.memory import peak_rss
+from tests.bench.workload import Result, main
 
 
 def get_weather(city: str) -> str:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
-import sys
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Protocol
+
+from tests.bench.memory import peak_rss
 
 CHUNKS = 2_000
 PARALLEL = 200
@@ -50,17 +49,6 @@ class Stopwatch:
 
     def result(self) -> Result:
         return {"cpu": self.cpu, "wall": self.wall, "rss": peak_rss()}
-
-
-def peak_rss() -> float:
-    """Megabytes. `ru_maxrss` of Linux can be the parent's, from the moment of the fork."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024 * 1024) if sys.platform == "darwin" else peak / 1024
 
 
 async def _repeat(watch: Stopwatch, batches: int, work: Callable[[], Awaitable[int]]) -> None:
