@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import sys
+import time
 import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -196,12 +197,26 @@ def _lookup(names: tuple[str, ...], root: Path | None) -> tuple[str, str] | None
     for name in names:
         if value := os.environ.get(name):
             return value, f'the environment variable "{name}"'
-    path = (root or project_root()) / ".env"
+    path = (root or _root_of(Path.cwd())) / ".env"
     values = _parsed(path, _parse_dotenv) or {}
     for name in names:
         if value := values.get(name):
             return value, f'"{name}" in "{path}"'
     return None
+
+
+_roots: dict[Path, tuple[float, Path]] = {}
+
+
+def _root_of(folder: Path) -> Path:
+    """`project_root` for look-ups at every model call: walking up the tree costs more than they do,
+    so a settings file that is new in the tree counts a second later.
+    """
+    now = time.monotonic()
+    known = _roots.get(folder)
+    if known is None or now - known[0] > 1.0:
+        known = _roots[folder] = (now, project_root(folder))
+    return known[1]
 
 
 def variable(*names: str, root: Path | None = None) -> str | None:

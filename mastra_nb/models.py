@@ -145,7 +145,11 @@ def resolve(model: ModelLike) -> Model:
 
 def ready(model: Model, services: Services) -> Model:
     """`model` as a run uses it: priced, and recorded or replayed if the services say so."""
-    priced: Model = Priced(model)
+    priced: Model = (
+        Fallback([Priced(m) for m in model.models])
+        if isinstance(model, Fallback)
+        else Priced(model)
+    )
     return services.wrap_model(priced) if services.wrap_model is not None else priced
 
 
@@ -233,11 +237,8 @@ def cost(model: str, usage: Usage) -> float | None:
 class Priced(_Wrapper):
     async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
         reply = await self.inner.invoke(request, ctx)
-        name = self.name
-        if isinstance(self.inner, Fallback):
-            name = next((m.name for m in self.inner.models if m.name.endswith(reply.model)), name)
         usage = msgspec.structs.replace(
-            reply.usage, cost=cost(name, reply.usage), calls=max(1, reply.usage.calls)
+            reply.usage, cost=cost(self.name, reply.usage), calls=max(1, reply.usage.calls)
         )
         return msgspec.structs.replace(reply, usage=usage)
 

@@ -84,7 +84,8 @@ class HTTPModel:
         self._api_key = Secret(api_key) if isinstance(api_key, str) else api_key
         # A model that thinks or is being loaded says nothing for minutes.
         patient = profile.reasoning or vendor.slow_start
-        self._timeouts = timeouts or (_PATIENT if patient else Timeouts())
+        self._patient = patient
+        self._timeouts = timeouts
         self._retry = retry or Retry()
 
     def __repr__(self) -> str:
@@ -120,7 +121,8 @@ class HTTPModel:
             async with stream(
                 call,
                 retry=self._retry,
-                timeouts=self._timeouts,
+                timeouts=self._timeouts
+                or self._default_timeouts(ctx.services.settings.idle_timeout),
                 gate=gate(label, base_url, self.model_id),
                 on_retry=note,
                 hint=hint,
@@ -170,6 +172,11 @@ class HTTPModel:
         for delta in deltas(reply.message):
             ctx.emit(delta)
         return reply
+
+    def _default_timeouts(self, idle: float) -> Timeouts:
+        if self._patient:
+            return Timeouts(first=_PATIENT.first, idle=max(idle, _PATIENT.idle))
+        return Timeouts(idle=idle)
 
     def _find_url(self) -> str:
         vendor = self._vendor

@@ -26,6 +26,7 @@ from mastra_nb.http.client import Retry, Timeouts
 from mastra_nb.messages import user
 from mastra_nb.models import ModelRequest, Reply
 from mastra_nb.providers.openai import OpenAIModel
+from mastra_nb.services import Services
 from tests.http.server import Answer, Script, Server, chunk, refused, said, serve, sse
 
 ASK = ModelRequest(messages=(user("hi"),))
@@ -43,12 +44,13 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 class Ctx:
-    """Of a context a model needs `emit`, and the meter of its run for retries."""
+    """Of a context a model needs `emit`, the settings, and the meter of its run for retries."""
 
     def __init__(self, retries: int = 99) -> None:
         self.seen: list[Any] = []
         self.left = retries
         self.run = SimpleNamespace(meter=self)
+        self.services = Services()
 
     def emit(self, data: Any) -> int:
         self.seen.append(data)
@@ -281,8 +283,8 @@ async def test_an_idle_stream_times_out() -> None:
 
 async def test_slow_is_not_idle() -> None:
     answer = said(*"abcdefgh")
-    answer.pause = 0.05
-    reply, _, ctx = await ask([answer], timeouts=Timeouts(first=5, idle=0.2))
+    answer.pause = 0.15
+    reply, _, ctx = await ask([answer], timeouts=Timeouts(first=5, idle=0.8))
     assert reply.message.text == "abcdefgh"
     assert len([d for d in ctx.seen if isinstance(d, TextDelta)]) == 8
 

@@ -19,6 +19,7 @@ from mastra_nb.http.sse import SSEDecoder
 from mastra_nb.models import ModelRequest, Reply
 from mastra_nb.providers._vendors import VENDORS
 from mastra_nb.providers.openai import ChatCodec, OpenAIModel
+from mastra_nb.services import Services
 from tests.http.server import Answer, serve
 
 _ROOT = Path(__file__).parents[2]
@@ -200,5 +201,7 @@ async def test_served_over_loopback_they_give_the_same() -> None:
 
 
 class Ctx:
+    services = Services()
+
     def emit(self, data: object) -> int:
         return 0

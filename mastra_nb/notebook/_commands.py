@@ -1,0 +1,304 @@
+"""%mastra: what runs here, and how to change it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, cast, get_args
+
+from mastra_nb import __version__, models, plugins
+from mastra_nb._escape import escape
+from mastra_nb.errors import NotFound, UsageError, close_matches
+from mastra_nb.events import View
+from mastra_nb.messages import Usage
+from mastra_nb.notebook import _config, _live
+from mastra_nb.notebook._errors import plain
+from mastra_nb.notebook._host import Host
+from mastra_nb.notebook._options import words_of
+from mastra_nb.notebook._specs import COMMANDS, MASTRA
+
+_WIDEST = 60
+
+
+async def run(host: Host, line: str) -> Any:
+    """Raises UsageError for an unknown sub-command."""
+    words = words_of(line) or ["status"]
+    name, args = words[0], words[1:]
+    if name not in COMMANDS:
+        raise UsageError(f'%mastra has no "{name}"', hint=close_matches(name, COMMANDS))
+    most = 0 if not COMMANDS[name][0] else 1
+    if len(args) > most:
+        usage = f"%mastra {name} {COMMANDS[name][0]}".rstrip()
+        raise UsageError(
+            f'%mastra {name} does not know what to do with "{args[most]}"', hint=f"usage: {usage}"
+        )
+    host.refresh()
+    return await _COMMANDS[name](host, args[0] if args else "")
+
+
+def show_table(
+    host: Host, header: Sequence[str], rows: Sequence[Sequence[str]], empty: str
+) -> None:
+    """Rows of text as a table, in Markdown and as plain text; names and titles stay text."""
+    if not rows:
+        print(empty)
+        return
+    cells = [[_short(cell) for cell in row] for row in rows]
+    widths = [max(len(r[i]) for r in (list(header), *cells)) for i in range(len(header))]
+    text = "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+        for row in (header, *cells)
+    )
+    if not host.in_kernel:
+        print(text)
+        return
+    lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
+    lines += [f"| {' | '.join(escape(c) for c in row)} |" for row in cells]
+    _live.publish({"text/markdown": "\n".join(lines), "text/plain": text})
+
+
+def _short(text: str) -> str:
+    text = " ".join(plain(text).split())
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
+
+
+async def _status(host: Host, _: str) -> None:
+    settings = host.services.settings
+    shell = host.shell
+    replay = host.replay.mode
+    recorder = host.replay.recorder
+    if recorder is not None:
+        replay_text = (
+            f"{replay}: {recorder.replayed} answered from recordings, {recorder.called} asked"
+        )
+    else:
+        replay_text = replay
+    rows = [
+        ("mastra_nb", __version__),
+        ("model", host.model),
+        ("store", f"{host.store_name} ({host.warning})" if host.warning else host.store_name),
+        ("replay", replay_text),
+        ("asked by default", host.default or "assistant"),
+        ("agents", ", ".join(host.agents()) or "none"),
+        ("waiting", ", ".join(w.run.id for w in host.waiting) or "no run"),
+        ("steps in a run", f"at most {settings.max_steps}"),
+        ("Python", sys.version.split()[0]),
+        ("IPython", _version("IPython")),
+        ("ipykernel", _version("ipykernel") if host.in_kernel else "not in a kernel"),
+        ("event loop", _loop_name()),
+    ]
+    problems = [
+        text
+        for found, text in (
+            (
+                hasattr(asyncio, "_nest_patched"),
+                "nest_asyncio has patched this loop: interrupts may be lost",
+            ),
+            (not getattr(shell, "autoawait", True), "%autoawait is off: %ask blocks the kernel"),
+        )
+        if found
+    ]
+    rows += [("problem", text) for text in problems]
+    show_table(host, ("", ""), rows, "")
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _loop_name() -> str:
+    loop = asyncio.get_running_loop()
+    return f"{type(loop).__module__.partition('.')[0]} {type(loop).__name__}"
+
+
+async def _models(host: Host, _: str) -> None:
+    keys = {model.partition("/")[0]: names for names, model in _config.DEFAULT_MODELS}
+    examples = {model.partition("/")[0]: model for _, model in _config.DEFAULT_MODELS}
+    rows = []
+    for name in plugins.providers.names():
+        names = keys.get(name)
+        if name == "local":
+            state = "in this process, needs no key"
+        elif names is None:
+            state = ""
+        elif _config.has_key(names):
+            state = "ready"
+        else:
+            state = f"set {names[0]}"
+        example = "local" if name == "local" else examples.get(name, f"{name}/…")
+        rows.append(
+            (name, example, state, "default" if host.model.partition("/")[0] == name else "")
+        )
+    show_table(host, ("provider", "write", "key", ""), rows, "no providers")
+
+
+async def _agents(host: Host, _: str) -> None:
+    rows = []
+    for name, agent in host.agents().items():
+        model = agent.model if isinstance(agent.model, str) else getattr(agent.model, "name", None)
+        thread, shown = host.thread_of(agent, "")
+        memory = shown or ("this kernel" if thread else "none")
+        mark = "default" if name == host.default else ""
+        rows.append((name, model or host.model, ", ".join(agent.toolset), memory, mark))
+    show_table(
+        host, ("agent", "model", "tools", "conversation", ""), rows,
+        "no agents here; define one with %%agent",
+    )  # fmt: skip
+
+
+async def _runs(host: Host, arg: str) -> None:
+    if arg:
+        await _stored_runs(host, arg)
+        return
+    rows = [
+        (str(n), view.spans[view.root].name, view.status, _question(view), *_used(view.usage))
+        for n, view in enumerate(host.views.values(), 1)
+        if view.root
+    ]
+    show_table(
+        host, ("run", "agent", "status", "question", "tokens", "cost"), rows[-50:],
+        "no runs in this kernel yet; %mastra runs all lists the store",
+    )  # fmt: skip
+
+
+async def _stored_runs(host: Host, arg: str) -> None:
+    if arg != "all" and not arg.isdecimal():
+        raise UsageError(
+            f'%mastra runs does not know "{arg}"', hint="%mastra runs, runs all, runs 50"
+        )
+    found = await host.app.find_runs(limit=20 if arg == "all" else int(arg))
+    rows = [
+        (
+            row.id,
+            row.name,
+            row.status,
+            row.input if isinstance(row.input, str) else "…",
+            row.thread or "",
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created)),
+        )
+        for row in found
+    ]
+    show_table(
+        host, ("run", "agent", "status", "question", "thread", "when"), rows,
+        "no runs in the store yet",
+    )  # fmt: skip
+
+
+def _question(view: View) -> str:
+    return next((m.text for _, _, m in view.messages if m.role == "user"), "")
+
+
+def _used(usage: Usage) -> tuple[str, str]:
+    if not usage.calls:
+        return "", ""
+    return f"{usage.input} / {usage.output}", _money(usage.cost)
+
+
+def _money(cost: float | None) -> str:
+    return "" if cost is None else f"${cost:.4f}"
+
+
+async def _run(host: Host, arg: str) -> None:
+    """`arg` is a number of this kernel's list, an id or its beginning; "" is the newest."""
+    views = list(host.views.values())
+    if not arg or (arg.isdecimal() and 1 <= int(arg) <= len(views)):
+        if not views:
+            raise NotFound(
+                "there is no run in this kernel yet", hint="%mastra runs all lists the store"
+            )
+        id = views[int(arg or 0) - 1].run
+    elif arg.isdecimal():
+        raise NotFound(f"there is no run {arg} in this kernel", hint=f"there are {len(views)}")
+    else:
+        id = arg
+    run = await host.load_run(id)
+    if host.in_kernel:
+        _live.publish(_live.run_bundle(run))
+    else:
+        print(plain(run.text))
+
+
+async def _threads(host: Host, _: str) -> None:
+    found = await host.app.find_threads()
+    rows = []
+    for thread in found:
+        last = (
+            await host.services.store.read_messages(thread.id, last=1)
+            if host.services.store
+            else []
+        )
+        kernel = thread.meta.get("kernel")
+        where = "this kernel" if kernel == host.token else "an earlier kernel" if kernel else ""
+        rows.append((
+            thread.id, str(last[0].pos if last else 0), thread.title, where,
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(thread.updated)),
+        ))  # fmt: skip
+    show_table(
+        host, ("thread", "messages", "notebook", "lives in", "last used"), rows,
+        "no conversations in the store yet",
+    )  # fmt: skip
+
+
+async def _cost(host: Host, _: str) -> None:
+    rows = [
+        (model, str(u.calls), str(u.input), str(u.output), _money(u.cost) or "unknown price")
+        for model, u in host.spent.items()
+    ]
+    if len(rows) > 1:
+        total = sum(host.spent.values(), Usage())
+        rows.append(("all", str(total.calls), str(total.input), str(total.output),
+                     _money(total.cost) or "unknown price"))  # fmt: skip
+    show_table(
+        host, ("model", "calls", "tokens in", "tokens out", "cost"), rows,
+        "no model was called in this kernel yet",
+    )  # fmt: skip
+
+
+async def _replay(host: Host, arg: str) -> None:
+    modes = get_args(models.ReplayMode)
+    if arg and arg not in modes:
+        raise UsageError(f'%mastra replay does not know "{arg}"', hint=close_matches(arg, modes))
+    if arg:
+        host.set_replay(cast(models.ReplayMode, arg))
+    about = {
+        "off": "models are called, nothing is recorded",
+        "record": "models are called, and what they say is kept",
+        "auto": "what was recorded is replayed, the rest is called and kept",
+        "only": "what was recorded is replayed, no model is called",
+    }
+    mode = host.replay.mode
+    print(f"replay {mode} · {about[mode]}")
+
+
+async def _default(host: Host, arg: str) -> None:
+    if arg:
+        host.find_agent(arg, host.names())
+        host.default = arg
+    print(f"%ask without a name asks {host.default or 'assistant'}")
+
+
+async def _help(host: Host, _: str) -> None:
+    from mastra_nb.notebook._specs import SPECS
+
+    lines = [f"{s.usage[0].split()[0]:<10}{s.summary}" for s in SPECS.values()]
+    print("\n".join([*lines, "", MASTRA.body, "", "%%ask? explains one of them"]))
+
+
+_COMMANDS: dict[str, Callable[[Host, str], Awaitable[None]]] = {
+    "status": _status,
+    "models": _models,
+    "agents": _agents,
+    "runs": _runs,
+    "run": _run,
+    "threads": _threads,
+    "cost": _cost,
+    "replay": _replay,
+    "default": _default,
+    "help": _help,
+}

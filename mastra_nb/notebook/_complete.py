@@ -1,0 +1,124 @@
+"""Completion in any front end: agents, options and their values, variables inside {{ }}."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from mastra_nb import plugins
+from mastra_nb.notebook._config import DEFAULT_MODELS
+from mastra_nb.notebook._host import Host
+from mastra_nb.notebook._options import Option, Spec
+from mastra_nb.notebook._specs import COMMANDS, SPECS
+from mastra_nb.notebook._templates import variables
+from mastra_nb.notebook._values import _may_be_tool
+
+_HEAD = re.compile(r"(?:^|=\s*)\s*(%{1,2})(\w+)(?:\s+(.*))?$", re.DOTALL)
+_EXPRESSION = re.compile(r"\{\{((?:(?!\}\}).)*)$", re.DOTALL)
+_NAME = re.compile(r"[A-Za-z_]\w*$")
+_REPLAY = ("record", "auto", "only", "off")
+
+
+def complete(host: Host, text: str, line: str) -> tuple[str, list[str]] | None:
+    """(fragment, names that may replace it) for `text` before the cursor, whose last line is
+    `line`; None where we have nothing to say.
+    """
+    first = text.split("\n", 1)[0]
+    cell = first.lstrip().startswith(("%%ask", "%%agent"))
+    inline = _HEAD.search(line) if "%" in line else None
+    if (cell or inline) and (inside := _EXPRESSION.search(text)) is not None:
+        found = _NAME.search(inside[1])
+        if found is None and inside[1].strip():
+            return None
+        if found is not None and inside[1][: found.start()].rstrip().endswith((".", "|")):
+            return None
+        fragment = found[0] if found else ""
+        return fragment, _starting(fragment, variables(host.names()))
+    if inline is None or (inline[1] == "%%" and "\n" in text):
+        return None
+    spec = SPECS.get(inline[2])
+    if spec is None or inline[3] is None:
+        return None
+    before, _, fragment = inline[3].rpartition(" ")
+    return _in_line(host, spec, before.split(), fragment)
+
+
+def _in_line(
+    host: Host, spec: Spec, before: list[str], fragment: str
+) -> tuple[str, list[str]] | None:
+    if spec.name == "mastra":
+        return _in_mastra(host, before, fragment)
+    if "--" in before:
+        return None
+    if fragment.startswith("-"):
+        return fragment, _starting(fragment, [o.long for o in spec.options])
+    last = before[-1] if before else ""
+    option = next((o for o in spec.options if last in (o.long, o.short) and o.metavar), None)
+    if option is not None:
+        head, comma, tail = fragment.rpartition(",")
+        values = _starting(tail, _values_of(host, option))
+        return fragment, [f"{head}{comma}{v}" for v in values]
+    if spec.name == "ask" and not [w for w in before if not w.startswith("-")]:
+        return fragment, _starting(fragment, sorted(host.agents()))
+    if spec.name == "resume":
+        ids = [w.run.id for w in host.waiting]
+        return fragment, _starting(fragment, [*ids, "approve", "deny"])
+    return None
+
+
+def _in_mastra(host: Host, before: list[str], fragment: str) -> tuple[str, list[str]] | None:
+    if not before:
+        return fragment, _starting(fragment, list(COMMANDS))
+    if len(before) > 1:
+        return None
+    known = {"replay": list(_REPLAY), "default": sorted(host.agents()), "runs": ["all"],
+             "run": list(host.views)}.get(before[0], [])  # fmt: skip
+    return fragment, _starting(fragment, known)
+
+
+def _values_of(host: Host, option: Option) -> list[str]:
+    names = host.names()
+    mine = variables(names)
+    if option.choices:
+        return list(option.choices)
+    if option.complete == "model":
+        listed = {"local", *(m for _, m in DEFAULT_MODELS)}
+        providers = {f"{p}/" for p in plugins.providers.names() if p != "local"}
+        return sorted(listed | providers) + [n for n in mine if hasattr(names[n], "invoke")]
+    if option.complete == "tool":
+        return sorted({*host.app.tools, *(n for n in mine if _may_be_tool(names[n]))})
+    if option.complete == "type":
+        return [n for n in mine if isinstance(names[n], type)]
+    if option.complete == "variable":
+        return mine
+    if option.implied:
+        return ["on", "off"]
+    return []
+
+
+def _starting(fragment: str, names: list[str]) -> list[str]:
+    return [n for n in dict.fromkeys(names) if n.startswith(fragment)]
+
+
+def matcher(host: Host) -> Any:
+    """What IPython's completer calls; it answers alone where a magic of ours is typed."""
+    from IPython.core import completer
+
+    decorate: Any = completer.context_matcher
+
+    def mastra_nb_matcher(context: Any) -> Any:
+        lines = context.full_text.split("\n")
+        line = lines[context.cursor_line][: context.cursor_position]
+        text = "\n".join([*lines[: context.cursor_line], line])
+        found = complete(host, text, line)
+        if found is None:
+            return {"completions": [], "suppress": False}
+        fragment, names = found
+        return {
+            "completions": [completer.SimpleCompletion(text=name, type="magic") for name in names],
+            "matched_fragment": fragment,
+            "suppress": bool(names),
+            "ordered": True,
+        }
+
+    return decorate(identifier="mastra_nb", priority=100)(mastra_nb_matcher)

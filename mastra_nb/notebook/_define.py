@@ -1,0 +1,164 @@
+"""%%agent and %%tool: what a cell defines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mastra_nb.agents import Agent
+from mastra_nb.errors import UsageError
+from mastra_nb.notebook import _values
+from mastra_nb.notebook._host import Host
+from mastra_nb.notebook._options import Parsed, from_mapping, parse_cell
+from mastra_nb.notebook._specs import AGENT, TOOL
+from mastra_nb.tools import Tool
+
+
+def agent(host: Host, line: str, body: str | None, names: _values.Names) -> str:
+    """Bind the agent that a cell describes; returns the line that says so."""
+    parsed = parse_cell(AGENT, line, words=1)
+    if not parsed.words:
+        raise UsageError("%%agent needs a name", hint=f"usage: {AGENT.usage[0]}")
+    name = _values.check_variable(parsed.words[0], "the agent's name")
+    text = _source(parsed, body)
+    front, instructions = split_front_matter(text)
+    table = from_mapping(AGENT, front, where="the front matter")
+    values = {**table, **parsed.values}
+    made = _make(host, name, instructions, values, names)
+    host.app.add(made)
+    host.shell.user_ns[name] = made
+    if "save" in parsed.values:
+        kept = {k: v for k, v in values.items() if k not in ("file", "save")}
+        _save(parsed.values["save"], kept, instructions)
+    return _describe(host, made, values)
+
+
+def _source(parsed: Parsed, body: str | None) -> str:
+    path = parsed.get("file")
+    if path is None:
+        if body is None:
+            raise UsageError(
+                "%agent on one line needs a file",
+                hint="%agent NAME -f FILE, or %%agent with a body",
+            )
+        return body
+    if body and body.strip():
+        raise UsageError(
+            "the instructions are in the cell and in a file", hint="leave one of them out"
+        )
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f'"{path}" cannot be read: {why}') from None
+
+
+def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
+    """(options, instructions). Raises UsageError for YAML that cannot be read."""
+    lines = text.lstrip("\n").split("\n")
+    if lines[0].rstrip() != "---":
+        return {}, text.strip()
+    end = next((i for i, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
+    if end is None:
+        return {}, text.strip()
+    try:
+        table = yaml.safe_load("\n".join(lines[1:end]))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 2} of the front matter" if mark else "the front matter"
+        raise UsageError(
+            f"{where} is not valid YAML", hint='one "name: value" a line between two lines of ---'
+        ) from None
+    if table is not None and not isinstance(table, dict):
+        raise UsageError(
+            "the front matter is not a table",
+            hint='one "name: value" a line between two lines of ---',
+        )
+    return table or {}, "\n".join(lines[end + 1 :]).strip()
+
+
+def _make(
+    host: Host, name: str, instructions: str, values: dict[str, Any], names: _values.Names
+) -> Agent[Any]:
+    tools = _values.find_tools(values.get("tools", ()), names, host.app.tools)
+    memory = _values.memory_mode(values["memory"]) if "memory" in values else None
+    thread = values.get("thread", "")
+    if thread and "memory" not in values:
+        memory = _values.memory_mode("on")
+    elif thread and memory is None:
+        raise UsageError(
+            f'the agent "{name}" has a thread but no memory', hint="leave --memory off out"
+        )
+    if memory is not None and not thread:
+        thread = host.kernel_thread(name)
+    made: Agent[Any] = Agent(
+        name=name,
+        instructions=instructions,
+        model=_values.find_model(values["model"], names) if "model" in values else None,
+        tools=_values.with_approval(tools, values.get("approve", ())),
+        output=_values.find_type(values["output"], names) if "output" in values else None,
+        memory=memory,
+        thread=thread,
+    )
+    # What is wrong with a schema is said where it is written, not in the first question.
+    _specs = [tool.spec for tool in made.toolset.values()]
+    _schema = made.answer.json if made.answer is not None else None
+    return made
+
+
+def _describe(host: Host, made: Agent[Any], values: dict[str, Any]) -> str:
+    parts = [made.name, values.get("model") or host.model]
+    if made.tools:
+        waits = set(values.get("approve", ()))
+        shown = [f"{n} (asks you)" if n in waits else n for n in made.toolset]
+        parts.append(f"tools {', '.join(shown)}")
+    if made.output is not None:
+        parts.append(f"answers {values['output']}")
+    if made.memory is not None:
+        parts.append(f"thread {values['thread']}" if "thread" in values else "memory")
+    return " · ".join(parts)
+
+
+def _save(path: str, values: dict[str, Any], instructions: str) -> None:
+    front = yaml.safe_dump(values, sort_keys=True, allow_unicode=True) if values else ""
+    text = f"---\n{front}---\n{instructions}\n" if front else f"{instructions}\n"
+    try:
+        Path(path).expanduser().write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f'"{path}" cannot be written: {error.strerror}') from None
+
+
+def tools_begin(line: str) -> dict[str, Any]:
+    """Options of %%tool. Raises UsageError before the cell's code runs."""
+    return parse_cell(TOOL, line, words=0).values
+
+
+def tools_end(host: Host, line: str, functions: list[str]) -> str:
+    """Make the functions that the cell has defined tools; returns the line that says so."""
+    options = tools_begin(line)
+    user = host.shell.user_ns
+    if not functions:
+        raise UsageError(
+            "%%tool found no function in its cell", hint="write def name(...): with a docstring"
+        )
+    made: list[Tool[..., Any]] = []
+    for name in functions:
+        found = user.get(name)
+        if not isinstance(found, Tool):
+            if not callable(found):
+                continue
+            found = Tool(found)
+        if "approve" in options:
+            found.needs_approval = True
+        if "timeout" in options:
+            found.timeout = options["timeout"]
+        made.append(found)
+    _specs = [item.spec for item in made]
+    for name, item in zip(functions, made, strict=False):
+        user[name] = item
+        host.app.tools[item.name] = item
+    return "tools: " + ", ".join(
+        f"{t.name} (asks you)" if t.needs_approval else t.name for t in made
+    )

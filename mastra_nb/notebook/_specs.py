@@ -1,0 +1,162 @@
+"""The grammar of our magics and sub-commands, as data."""
+
+from __future__ import annotations
+
+from mastra_nb.notebook._options import Option, Spec
+
+AGENT = Spec(
+    name="agent",
+    summary="Define an agent and bind it to a variable.",
+    usage=(
+        "%%agent NAME [-m MODEL] [-t TOOL,…] [--memory [MODE]] [--thread T] [--output TYPE] "
+        "[--approve TOOL,…] [--save PATH]",
+        "%agent  NAME -f FILE [options]",
+    ),
+    body=(
+        "The body is the agent's instructions, in Markdown. It may begin with YAML front matter\n"
+        "(between two lines of ---) that holds the same options; an option on the line wins."
+    ),
+    options=(
+        Option(
+            name="model", short="-m", metavar="MODEL", complete="model",
+            help='"provider/model", or "local"; default: the notebook\'s model',
+        ),
+        Option(
+            name="tools", short="-t", metavar="TOOL,…", kind="list", complete="tool",
+            help="functions, tools or agents of the notebook it may call",
+        ),
+        Option(
+            name="memory", metavar="[MODE]", implied="on", pattern=r"on|off|\d+",
+            help="remember the conversation: on, off, or how many messages; default: off",
+        ),
+        Option(
+            name="thread", metavar="T", complete="thread",
+            help="a conversation that outlives the kernel (implies memory)",
+        ),
+        Option(
+            name="output", metavar="TYPE", complete="type",
+            help="the type of its answers; default: text",
+        ),
+        Option(
+            name="approve", metavar="TOOL,…", kind="list", complete="tool",
+            help="tools that wait for your approval before each call",
+        ),
+        Option(
+            name="file", short="-f", metavar="FILE", help="read the instructions from a file",
+        ),
+        Option(name="save", metavar="PATH", help="write options and instructions to a file"),
+    ),
+    examples="%%agent weather -m openai/gpt-4o-mini -t get_weather --memory on\n"
+    "You answer questions about the weather, in one sentence.",
+)  # fmt: skip
+
+ASK = Spec(
+    name="ask",
+    summary="Ask an agent; the answer streams into the cell.",
+    usage=(
+        "%%ask [AGENT] [-o VAR] [--schema TYPE] [--thread T] [--as md|code|json] "
+        "[--budget USD] [--no-cache] [--show-prompt]",
+        "%ask  [AGENT] [options] the question",
+        "x = %ask [AGENT] [options] the question",
+    ),
+    body=(
+        "The body is the question. {{ expression }} inserts a value of the notebook; every other\n"
+        "brace stays as it is. AGENT is a variable or a registered agent; without one the default\n"
+        "agent is meant (see %mastra default). `x = %ask …` binds the answer, a bare %ask leaves\n"
+        "a result in `_` with .output, .run, .usage and .text. `--` ends the options."
+    ),
+    options=(
+        Option(
+            name="out", short="-o", metavar="VAR", complete="variable",
+            help="bind the answer to this variable",
+        ),
+        Option(name="schema", metavar="TYPE", complete="type", help="the type of the answer"),
+        Option(
+            name="thread", metavar="T", complete="thread",
+            help="a conversation that outlives the kernel (implies memory)",
+        ),
+        Option(
+            name="as", metavar="FORM", kind="choice", choices=("md", "code", "json"),
+            help="md (default), code (its code block), json (its JSON value)",
+        ),
+        Option(
+            name="budget", metavar="USD", kind="number",
+            help="refuse the model call that would cross this many US dollars",
+        ),
+        Option(
+            name="no-cache",
+            help="ask anew, whatever a recording or an unfinished run would give",
+        ),
+        Option(name="show-prompt", help="print what would be sent, and send nothing"),
+    ),
+    examples="%%ask weather -o answer\nWhat should I wear in {{ city }} tomorrow?\n\n"
+    "oslo = %ask weather --schema Forecast Oslo tomorrow",
+)  # fmt: skip
+
+TOOL = Spec(
+    name="tool",
+    summary="Make the functions defined in this cell tools.",
+    usage=("%%tool [--approve] [--timeout S]",),
+    body=(
+        "Names, type hints and docstrings are what the model sees. Names that begin with an\n"
+        "underscore stay plain functions. The same as @tool on each function."
+    ),
+    options=(
+        Option(name="approve", help="each call waits for your approval"),
+        Option(
+            name="timeout",
+            metavar="S",
+            kind="number",
+            help="seconds after which a call is given up",
+        ),
+    ),
+    examples="%%tool --approve\ndef send_mail(to: str, text: str) -> str:\n"
+    '    """Send a mail."""\n    return "sent"',
+)
+
+RESUME = Spec(
+    name="resume",
+    summary="Answer a run that waits, and let it go on.",
+    usage=("%resume [RUN] approve|deny|{json}",),
+    body=(
+        "RUN is an id or its beginning; without one the run that was suspended last is meant.\n"
+        "Words after deny are told to the model as the reason. Without an answer a run that was\n"
+        "cut off is taken up where it was."
+    ),
+    options=(
+        Option(
+            name="at", metavar="PLACE",
+            help="which of several waiting calls is answered: a tool's name or a path",
+        ),
+        Option(
+            name="out", short="-o", metavar="VAR", complete="variable",
+            help="bind the answer to this variable",
+        ),
+    ),
+    examples="%resume approve\n%resume r_7f3 deny not to this address",
+)  # fmt: skip
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "status": ("", "model, store, replay, agents, versions"),
+    "models": ("", "providers, and which of them have a key"),
+    "agents": ("", "the agents of this notebook"),
+    "runs": ("[all|N]", "runs of this kernel; all or N: of the store"),
+    "run": ("[RUN]", "show one run; without an id the newest"),
+    "threads": ("", "conversations of the store"),
+    "cost": ("", "what this kernel has used, by model"),
+    "replay": ("[record|auto|only|off]", "record model calls, or answer from recordings"),
+    "default": ("[AGENT]", "who is asked when %ask names nobody"),
+    "help": ("", "this list"),
+}
+
+MASTRA = Spec(
+    name="mastra",
+    summary="Look at what runs here, and change how.",
+    usage=("%mastra SUB",),
+    body="\n".join(
+        f"    %mastra {f'{name} {args}'.strip():<32}{about}"
+        for name, (args, about) in COMMANDS.items()
+    ),
+)
+
+SPECS = {spec.name: spec for spec in (AGENT, ASK, TOOL, RESUME, MASTRA)}

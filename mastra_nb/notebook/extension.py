@@ -1,0 +1,211 @@
+"""`%load_ext mastra_nb`: magics, completion, errors and settings of a kernel."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from mastra_nb import __version__, portal
+from mastra_nb.errors import MastraError, StorageError, UsageError
+from mastra_nb.notebook import _ask, _commands, _complete, _define, _errors, _rewrite
+from mastra_nb.notebook._host import Host
+from mastra_nb.notebook._specs import SPECS
+from mastra_nb.services import set_ambient
+
+_OLDEST = {"IPython": (9, 0), "ipykernel": (6, 29)}
+
+
+class Magics:
+    """What rewritten cells call, as `get_ipython().mastra`."""
+
+    def __init__(self, shell: Any) -> None:
+        self.shell = shell
+        self.host = Host(shell)
+        self._matcher = _complete.matcher(self.host)
+        self._question = _rewrite.question_transformer()
+        self._attached = False
+
+    # Entries
+
+    async def arun(
+        self,
+        name: str,
+        line: str,
+        cell: str | None = None,
+        *,
+        ns: Mapping[str, Any] | None = None,
+        value: bool = False,
+    ) -> Any:
+        """A magic that is awaited. `value` asks for the answer itself instead of a Result."""
+        host = self.host
+        if name == "mastra":
+            return await _commands.run(host, line)
+        asked = (
+            await _ask.prepare_resume(host, line)
+            if name == "resume"
+            else await _ask.prepare(host, line, cell, host.names(ns))
+        )
+        return None if asked is None else await _ask.arun(host, asked, value=value)
+
+    def run(
+        self,
+        name: str,
+        line: str,
+        cell: str | None = None,
+        *,
+        ns: Mapping[str, Any] | None = None,
+        value: bool = False,
+    ) -> Any:
+        """The same for callers that cannot await."""
+        host = self.host
+        if name == "mastra":
+            return portal.run(_commands.run(host, line))
+        asked = portal.run(
+            _ask.prepare_resume(host, line)
+            if name == "resume"
+            else _ask.prepare(host, line, cell, host.names(ns))
+        )
+        return None if asked is None else _ask.run(host, asked, value=value)
+
+    def agent(self, line: str, cell: str | None = None, *, ns: Mapping[str, Any]) -> None:
+        self.host.refresh()
+        print(_define.agent(self.host, line, cell, self.host.names(ns)))
+
+    def tools_begin(self, line: str) -> None:
+        _define.tools_begin(line)
+
+    def tools_end(self, line: str, functions: list[str]) -> None:
+        print(_define.tools_end(self.host, line, functions))
+
+    # What IPython calls
+
+    def transform(self, lines: list[str]) -> list[str]:
+        return _rewrite.rewrite(
+            lines, nested=_rewrite.running_cell(self.shell.run_code), transform=self._transform_body
+        )
+
+    def _transform_body(self, body: str) -> str:
+        manager = self.shell.input_transformer_manager
+        return "".join(self.transform(manager.transform_cell(body).splitlines(keepends=True)))
+
+    def begin_cell(self, info: Any) -> None:
+        self.host.calls.begin(info.raw_cell)
+
+    def fallbacks(self) -> dict[str, Callable[..., Any]]:
+        """The magics as IPython knows them: for help, and for calls that no cell's text shows."""
+
+        def of(name: str) -> Callable[..., Any]:
+            def magic(line: str, cell: str | None = None, local_ns: Any = None) -> Any:
+                if name == "agent":
+                    return self.agent(line, cell, ns=local_ns)
+                if name == "tool":
+                    return self._run_tool_cell(line, cell)
+                return self.run(name, line, cell, ns=local_ns)
+
+            magic.__name__ = magic.__qualname__ = name
+            magic.__doc__ = SPECS[name].help()
+            magic.needs_local_scope = True  # type: ignore[attr-defined]
+            magic._ipython_magic_no_var_expand = True  # type: ignore[attr-defined]
+            return magic
+
+        return {name: of(name) for name in SPECS}
+
+    def _run_tool_cell(self, line: str, cell: str | None) -> None:
+        if cell is None:
+            raise UsageError("%tool has no cell", hint="write %%tool above the functions")
+        source = "".join(
+            _rewrite.rewrite(
+                [f"get_ipython().run_cell_magic('tool', {line!r}, {cell!r})\n"],
+                nested=True,
+                transform=self._transform_body,
+            )
+        )
+        exec(compile(source, "<%%tool>", "exec"), self.shell.user_ns)  # noqa: S102
+
+    # Coming and going
+
+    def attach(self) -> None:
+        if self._attached:
+            return
+        self._attached = True
+        shell = self.shell
+        set_ambient(self.host.services)
+        _errors.install()
+        for name, magic in self.fallbacks().items():
+            shell.register_magic_function(magic, magic_kind="line_cell", magic_name=name)
+        transform = self.transform
+        transform.__func__.has_side_effects = False  # type: ignore[attr-defined]
+        shell.input_transformers_post.append(transform)
+        shell.input_transformer_manager.token_transformers.insert(0, self._question)
+        shell.events.register("pre_run_cell", self.begin_cell)
+        shell.configurables.append(self.host.config)
+        shell.Completer.custom_matchers.append(self._matcher)
+
+    def detach(self) -> None:
+        if not self._attached:
+            return
+        self._attached = False
+        shell = self.shell
+        set_ambient(None)
+        _errors.uninstall()
+        for name in SPECS:
+            for kind in ("line", "cell"):
+                shell.magics_manager.magics[kind].pop(name, None)
+        shell.input_transformers_post.remove(self.transform)
+        shell.input_transformer_manager.token_transformers.remove(self._question)
+        shell.events.unregister("pre_run_cell", self.begin_cell)
+        shell.configurables.remove(self.host.config)
+        shell.Completer.custom_matchers.remove(self._matcher)
+
+    def greeting(self) -> str:
+        host = self.host
+        parts = [f"mastra_nb {__version__}", f"model {host.model}", f"store {host.store_name}"]
+        if host.replay.mode != "off":
+            parts.append(f"replay {host.replay.mode}")
+        return " · ".join([*parts, "%mastra help"])
+
+
+def check_versions() -> None:
+    """Raises UsageError if the front end is older than what this package was made for."""
+    for name, oldest in _OLDEST.items():
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            continue
+        numbers = tuple(int(p) for p in found.split(".")[:2] if p.isdecimal())
+        if numbers < oldest:
+            wanted = ".".join(map(str, oldest))
+            raise UsageError(
+                f"{name} {found} is too old for mastra_nb, which needs {wanted}",
+                hint=f'pip install -U "{name}>={wanted}" and restart the kernel',
+            )
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Loading again attaches what was there: agents, threads and the store stay as they are."""
+    _errors.install()
+    check_versions()
+    magics = getattr(shell, "mastra", None)
+    if not isinstance(magics, Magics):
+        magics = shell.mastra = Magics(shell)
+        atexit.register(_close, magics)
+    magics.attach()
+    if magics.host.warning:
+        print(magics.host.warning)
+    print(magics.greeting())
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    magics = getattr(shell, "mastra", None)
+    if isinstance(magics, Magics):
+        magics.detach()
+
+
+def _close(magics: Magics) -> None:
+    try:
+        portal.run(magics.host.close())
+    except (MastraError, StorageError):
+        # The process ends: what was committed is on the disk.
+        return

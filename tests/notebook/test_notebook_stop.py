@@ -1,0 +1,75 @@
+"""The interrupt button, in the middle of a stream."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.notebook.conftest import MIME, SCRIPTED, Kernel, Start
+
+SLOW = """
+slow = ScriptedModel("word " * 400, "The next answer.", "and one more", delay=0.02, piece=5)
+talker = Agent(name="talker", model=slow, memory=True)
+"""
+
+
+@pytest.fixture
+def kernel(start: Start) -> Kernel:
+    kernel = start()
+    kernel.ok("%load_ext mastra_nb")
+    kernel.ok(SCRIPTED + SLOW)
+    return kernel
+
+
+def interrupt_while_it_speaks(kernel: Kernel, code: str) -> tuple[float, object]:
+    id = kernel.start(code)
+    time.sleep(1.2)
+    began = time.monotonic()
+    kernel.manager.interrupt_kernel()
+    out = kernel.finish(id)
+    return time.monotonic() - began, out
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "%%ask talker\nTalk.",
+        "%%time\n%%ask talker\nTalk.",
+        "def f():\n    x = %ask talker Talk\nf()",
+    ],
+    ids=["awaited", "in %%time", "in a def"],
+)
+def test_an_interrupt_stops_the_run_and_keeps_what_was_said(kernel: Kernel, code: str) -> None:
+    seconds, out = interrupt_while_it_speaks(kernel, code)
+    assert seconds < 1.0
+    assert out.ename == "Stopped"
+    assert out.head.startswith("■ stopped after ")
+    assert "Traceback" not in out.error
+    (shown,) = out.shown
+    assert "word word word" in shown["text/markdown"]
+    assert shown[MIME]["status"] == "cancelled"
+    said = kernel.ok("len(slow.requests)")
+    time.sleep(0.2)
+    assert kernel.ok("len(slow.requests)").result == said.result, "it went on after the stop"
+
+    after = kernel.ok("%%ask talker\nAnd now?")
+    assert after.answer == "The next answer."
+
+
+def test_the_next_question_sees_the_partial_answer(kernel: Kernel) -> None:
+    interrupt_while_it_speaks(kernel, "%%ask talker\nTalk.")
+    kernel.ok("%%ask talker\nAnd now?")
+    roles = kernel.ok(
+        "[m.role for m in slow.requests[-1].messages], slow.requests[-1].messages[1].partial"
+    )
+    assert roles.result == "(['user', 'assistant', 'user'], True)"
+
+
+def test_an_interrupt_of_plain_python_frees_the_kernel(kernel: Kernel) -> None:
+    for code in ("for event in talker.run('x'):\n    pass", "await talker.run('x')"):
+        kernel.ok("slow.requests.clear()")
+        seconds, out = interrupt_while_it_speaks(kernel, code)
+        assert seconds < 1.0
+        assert out.ename in ("KeyboardInterrupt", "CancelledError", "Stopped")
+    assert kernel.ok("1 + 1").result == "2"
