@@ -26,8 +26,10 @@ from pathlib import Path
 from tests.bench.table import Figures, table
 
 ROOT = Path(__file__).resolve().parents[2]
-ROWS = ("P1", "P2", "P3", "P4", "P4paced", "P8")
+ROWS = ("P1", "P2", "P3", "P4", "P4paced", "P8", "P9")
 HEAVY = ("httpx", "aiohttp", "numpy", "pydantic", "apsw", "jinja2", "IPython", "pandas")
+
+GAP = "2.5"  # milliseconds: 400 pieces a second
 
 # Who does the work of a row, in turns: "module variant".
 TURNS = {
@@ -73,7 +75,12 @@ def environment() -> dict[str, str]:
     """Ours without what would change the work: proxies, keys, settings."""
     dropped = ("_PROXY", "OPENAI_", "MASTRA_NB_", "PYTHONDONTWRITEBYTECODE", "DATABASE_URL")
     kept = {k: v for k, v in os.environ.items() if not any(d in k.upper() for d in dropped)}
-    return {**kept, "OPENAI_API_KEY": "bench", "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
+    return {
+        **kept,
+        "OPENAI_API_KEY": "bench",
+        "PYTHONPATH": str(ROOT),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+    }
 
 
 class Bench:
@@ -107,6 +114,9 @@ class Bench:
         elif row == "P8":
             for who in ("ours", "dataclass"):
                 self.keep("P8", who, self.python("-m", "tests.bench.ours", "objects", who))
+        elif row == "P9":
+            for who in ("ours", "once", "naive"):
+                self.keep("P9", who, self.python("-m", "tests.bench.cell", who, GAP, self.origin))
         else:
             for who in TURNS[row]:
                 module, variant = who.split()

@@ -42,7 +42,8 @@ class Ours:
         self.agent = agent
 
     async def run(self) -> str:
-        return await self.agent.run("What is the weather in Oslo?")
+        answer: str = await self.agent.run("What is the weather in Oslo?")
+        return answer
 
     async def stream(self) -> tuple[float, int]:
         start, first, parts = time.perf_counter(), 0.0, []

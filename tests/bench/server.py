@@ -56,10 +56,11 @@ def _chunk(kind: str, **fields: object) -> bytes:
     return json.dumps({**head, **fields}, separators=(",", ":")).encode()
 
 
-def say(words: list[str]) -> Answer:
+def say(pieces: list[str]) -> Answer:
     start: dict[str, object] = {"role": "assistant", "content": ""}
-    message: dict[str, object] = {"role": "assistant", "content": "".join(words)}
-    return Answer(message, [start, *({"content": word} for word in words)])
+    message: dict[str, object] = {"role": "assistant", "content": "".join(pieces)}
+    deltas: list[dict[str, object]] = [{"content": piece} for piece in pieces]
+    return Answer(message, [start, *deltas])
 
 
 def call_tool() -> Answer:
@@ -80,21 +81,16 @@ class Script:
         self.delay = float(values.pop("delay", 0)) / 1000
         self.gap = float(values.pop("gap", 0)) / 1000
         self.first = call_tool() if kind == "agent" else None
-        words = [w + " " for w in SENTENCE.split()]
-        if "chunks" in values:
-            # A heading, a table and code now and then: what a Markdown renderer has to work for.
-            words = [_word(i) for i in range(int(values.pop("chunks")))]
-        self.last = say(words)
+        said = [f"{word} " for word in SENTENCE.split()]
+        self.last = say(words(int(values.pop("chunks"))) if "chunks" in values else said)
         if values or kind not in ("agent", "text"):
             raise ValueError(f'no such script: "{text}"')
 
 
-def _word(i: int) -> str:
-    if i % 100 == 0:
-        return f"\n\n## Part {i // 100}\n\n"
-    if i % 100 == 50:
-        return "\n\n- **bold** and `code`\n\n"
-    return f"word{i} "
+def words(count: int) -> list[str]:
+    """A long answer in pieces, with the Markdown that a renderer has to work for."""
+    marks = {0: "\n\n## A heading\n\n", 50: "\n\n- **bold** and `code`\n\n"}
+    return [marks.get(i % 100, f"word{i} ") for i in range(count)]
 
 
 class Connection(asyncio.Protocol):
