@@ -1,0 +1,517 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from markdown_it import MarkdownIt
+from nbconvert.filters import markdown2html
+
+from mastra_nb import views
+from mastra_nb.events import (
+    ArgsDelta,
+    Custom,
+    Displayed,
+    ErrorInfo,
+    Event,
+    MessageAdded,
+    Noted,
+    Payload,
+    ReasoningDelta,
+    Resumed,
+    Scored,
+    SpanEnded,
+    SpanStarted,
+    Suspended,
+    TextDelta,
+    View,
+    fold,
+)
+from mastra_nb.messages import Message, Reasoning, Text, ToolCall, ToolResult, Usage, user
+from tests.hostile import PAYLOADS, active
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"
+_html = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+
+
+class Log:
+    """Writes a run's events as the loop does."""
+
+    def __init__(self, run: str = "r_1", at: float = 1000.0) -> None:
+        self.run, self.at, self.events = run, at, list[Event]()
+
+    def emit(self, span: str, data: Payload, parent: str | None = None, after: float = 0.0) -> None:
+        self.at += after
+        durable = not isinstance(data, TextDelta | ReasoningDelta | ArgsDelta)
+        seq = sum(e.durable for e in self.events) + durable
+        event = Event(run=self.run, seq=seq, span=span, data=data, at=self.at, parent=parent)
+        self.events.append(event)
+
+    def start(self, span: str, kind: str, name: str, input: Any = None) -> None:
+        parent = span.rpartition("/")[0] or None
+        self.emit(span, SpanStarted(kind=kind, name=name, input=input), parent)
+
+    def end(self, span: str, output: Any = None, after: float = 0.5, **rest: Any) -> None:
+        self.emit(
+            span, SpanEnded(status=rest.pop("status", "ok"), output=output, **rest), after=after
+        )
+
+    def model(self, agent: str, n: int, message: Message, usage: Usage | None = None) -> None:
+        path = f"{agent}/model[{n}]"
+        self.start(path, "model", "openai/gpt-4o-mini")
+        self.emit(path, MessageAdded(message=message))
+        self.end(path, {"message": len(self.events)}, usage=usage)
+
+    @property
+    def view(self) -> View:
+        return fold(self.events)
+
+
+def says(text: str, **rest: Any) -> Message:
+    return Message(role="assistant", parts=(Text(text=text),), **rest)
+
+
+def calls(args: str = '{"city":"Oslo"}', text: str = "", thought: str = "") -> Message:
+    parts = [Reasoning(text=thought)] if thought else []
+    parts += [Text(text=text)] if text else []
+    return Message(
+        role="assistant", parts=(*parts, ToolCall(id="c1", name="get_weather", args=args))
+    )
+
+
+USAGE = Usage(input=1200, output=30, cached=1000, cost=0.0006, calls=1)
+
+
+def weather(run: str = "r_1", at: float = 1000.0) -> Log:
+    log = Log(run, at)
+    log.start("weather", "agent", "weather", "Oslo?")
+    log.emit("weather", MessageAdded(message=user("Oslo?")))
+    log.model("weather", 0, calls(text="Let me look.", thought="Which *city*?"), USAGE)
+    log.start("weather/get_weather[0.0]", "tool", "get_weather", {"city": "Oslo"})
+    log.end("weather/get_weather[0.0]", {"temp": 12}, after=0.3)
+    result = ToolResult(id="c1", name="get_weather", output={"temp": 12})
+    log.emit("weather", MessageAdded(message=Message(role="tool", parts=(result,))))
+    log.model("weather", 1, says("It is **12 °C**."), USAGE)
+    log.end("weather", "It is **12 °C**.")
+    return log
+
+
+def test_record_of_a_run() -> None:
+    assert views.record(weather().view, thread="trip") == {
+        "version": 1,
+        "agent": "weather",
+        "status": "done",
+        "text": "It is **12 °C**.",
+        "items": [
+            {"type": "reasoning", "text": "Which *city*?"},
+            {"type": "text", "text": "Let me look."},
+            {
+                "type": "tool",
+                "name": "get_weather",
+                "status": "ok",
+                "args": {"city": "Oslo"},
+                "result": {"temp": 12},
+                "seconds": 0.3,
+            },
+        ],
+        "model": "openai/gpt-4o-mini",
+        "usage": {"input": 2400, "output": 60, "cached": 2000, "reasoning": 0, "cost": 0.0012},
+        "seconds": 1.8,
+        "thread": "trip",
+    }
+
+
+def test_markdown_of_a_run() -> None:
+    assert (
+        views.markdown(views.record(weather().view, thread="trip"))
+        == """\
+<details><summary>💭 reasoning</summary>
+
+Which *city*?
+
+</details>
+
+Let me look.
+
+<details><summary>🔧 <code>get&#95;weather</code>(city="Oslo") · 0.3 s</summary>
+
+```json
+{"city":"Oslo"}
+```
+
+```json
+{"temp":12}
+```
+
+</details>
+
+It is **12 °C**.
+
+<small>openai/gpt-4o-mini · 2,400 in (2,000 cached) / 60 out tokens · <span>&#36;</span>0.0012 · \
+1.8 s · thread trip</small>"""
+    )
+
+
+def test_terminal_text_and_the_line() -> None:
+    run = views.record(weather().view)
+    assert views.text(run) == (
+        "💭 Which *city*?\nLet me look.\n"
+        '🔧 get_weather(city="Oslo") → {"temp":12} · 0.3 s\n\n'
+        "It is **12 °C**.\n\n"
+        "openai/gpt-4o-mini · 2,400 in (2,000 cached) / 60 out tokens · $0.0012 · 1.8 s"
+    )
+    assert views.plain(run) == "weather: It is **12 °C**."
+
+
+def test_equal_runs_give_equal_bytes() -> None:
+    one = views.bundle(views.record(weather("r_1", 1000.0).view))
+    two = views.bundle(views.record(weather("r_2", 9999.0).view))
+    assert json.dumps(one) == json.dumps(two)
+    assert "r_1" not in json.dumps(one)
+
+
+def test_bundle_points_into_its_markdown_in_utf16_units() -> None:
+    bundle = views.bundle(views.record(weather().view))
+    run, utf16 = bundle[views.MIME], bundle["text/markdown"].encode("utf-16-le")
+
+    def at(node: dict[str, Any]) -> str:
+        start, end = node["at"]
+        return str(utf16[2 * start : 2 * end].decode("utf-16-le"))
+
+    assert "text" not in run and at(run) == "It is **12 °C**."
+    assert [at(i) for i in run["items"][:2]] == ["Which *city*?", "Let me look."]
+    assert bundle["text/plain"] == "weather: It is **12 °C**."
+
+
+def test_a_long_answer_is_stored_once() -> None:
+    log = Log()
+    log.start("a", "agent", "a")
+    log.model("a", 0, says("A paragraph with *some* words.\n\n" * 2000), USAGE)
+    log.end("a", "A paragraph with *some* words.\n\n" * 2000)
+    bundle = views.bundle(views.record(log.view, thread="t"))
+    size = len(json.dumps(bundle, ensure_ascii=False).encode())
+    assert size - len(json.dumps(bundle["text/markdown"], ensure_ascii=False).encode()) <= 2048
+
+
+def test_while_it_thinks_writes_and_calls() -> None:
+    log = Log()
+    assert views.markdown(views.record(log.view)) == ""
+    log.start("weather", "agent", "weather")
+    log.start("weather/model[0]", "model", "openai/gpt-4o-mini")
+    assert views.markdown(views.record(log.view)) == "⏳ weather · step 1 · thinking …"
+    log.emit("weather/model[0]", ReasoningDelta(text="hm"))
+    log.emit("weather/model[0]", TextDelta(text="It is ```py\nx = 1"))
+    run = views.record(log.view)
+    assert run["text"] == "It is ```py\nx = 1" and run["items"][0]["type"] == "reasoning"
+    assert "step 1 · writing …" in views.markdown(run)
+    log.emit("weather/model[0]", ArgsDelta(id="c", name="get_weather", text='{"ci'))
+    run = views.record(log.view)
+    assert "text" not in run
+    assert run["items"][-1] == {
+        "type": "tool",
+        "name": "get_weather",
+        "status": "streaming",
+        "args": '{"ci',
+    }
+    assert views.plain(run) == "⏳ weather · step 1 · get_weather …"
+    assert "🔧 get_weather" in views.text(run)
+
+
+def test_an_open_fence_does_not_swallow_what_follows() -> None:
+    log = Log()
+    log.start("a", "agent", "a")
+    log.start("a/model[0]", "model", "m")
+    log.emit("a/model[0]", TextDelta(text="<details>\n```py\nx = 1"))
+    log.emit("a", Noted(level="warning", text="careful"))
+    for status in ("running", "done"):
+        page = markdown2html(views.markdown(views.record(log.view) | {"status": status}))
+        assert active(page) == []
+        assert "&lt;details&gt;" in page
+    assert "⚠ careful" in page
+
+
+def test_suspended_for_approval_and_resumed() -> None:
+    log = Log()
+    log.start("w", "agent", "w")
+    log.model("w", 0, calls())
+    path = "w/get_weather[0.0]"
+    log.start(path, "tool", "get_weather", {"city": "Oslo"})
+    payload = {"tool": "get_weather", "args": {"city": "Oslo"}, "digest": "d1"}
+    log.emit(path, Suspended(path=path, reason="approval", payload=payload))
+    run = views.record(log.view, run="r_7f3")
+    assert run["pending"] == [{"path": path, "reason": "approval", **payload}]
+    assert run["items"][-1]["status"] == "suspended"
+    line = '⏸ suspended: w · get_weather(city="Oslo") waits for approval · %resume r_7f3 approve'
+    assert views.plain(run) == line
+    assert "%resume r_7f3 approve" in views.text(run)
+    page = _html.render(views.markdown(run))
+    assert "<code>%resume r_7f3 approve</code>" in page and "⏸ waits" in page
+    assert "%resume approve" in views.text(views.record(log.view))
+    log.emit(path, Resumed(path=path, value=True))
+    assert "pending" not in views.record(log.view)
+
+
+def test_suspended_for_a_form() -> None:
+    log = Log()
+    log.start("w", "workflow", "w")
+    schema = {"type": "object"}
+    log.emit("w", Suspended(path="w", reason="signal", payload={"q": "ok?"}, schema=schema))
+    run = views.record(log.view)
+    assert run["pending"][0]["payload"] == {"q": "ok?"} and run["pending"][0]["schema"] == schema
+    assert "waits for signal · %resume {…}" in views.text(run)
+    assert '{"q":"ok?"}' in views.markdown(run)
+
+
+def test_stopped_keeps_the_partial_answer() -> None:
+    log = Log()
+    log.start("w", "agent", "w")
+    log.start("w/model[0]", "model", "m")
+    log.emit("w/model[0]", MessageAdded(message=says("It is", partial=True)))
+    log.end("w/model[0]", status="cancelled", usage=USAGE)
+    log.end("w", status="cancelled")
+    run = views.record(log.view)
+    assert run["text"] == "It is" and run["partial"] is True
+    assert "It is\n\n■ stopped after 30 tokens\n\n<small>" in views.markdown(run)
+    assert views.plain(run) == "■ stopped after 30 tokens: w"
+
+
+def test_failed_says_what_to_do() -> None:
+    log = Log()
+    error = ErrorInfo(code="config", message='no key for "openai"', hint="%mastra key openai")
+    log.start("w", "agent", "w")
+    log.start("w/model[0]", "model", "m")
+    log.end("w/model[0]", status="error", error=error)
+    log.end("w", status="error", error=error)
+    run = views.record(log.view)
+    assert run["error"] == {
+        "code": "config",
+        "message": 'no key for "openai"',
+        "hint": "%mastra key openai",
+    }
+    assert "items" not in run
+    assert '**✗** no key for "openai"\\\n→ %mastra key openai' in views.markdown(run)
+    assert '✗ no key for "openai"\n  → %mastra key openai' in views.text(run)
+    assert views.plain(run) == '✗ w: no key for "openai"'
+
+
+def test_a_failed_tool_and_invalid_arguments() -> None:
+    log = Log()
+    log.start("w", "agent", "w")
+    log.model("w", 0, calls("{bad"))
+    log.start("w/get_weather[0.0]", "tool", "get_weather", "{bad")
+    error = ErrorInfo(code="tool.args", message="not JSON")
+    log.end("w/get_weather[0.0]", status="error", error=error, after=61)
+    run = views.record(log.view)
+    item = run["items"][0]
+    assert item["args"] == "{bad" and item["error"]["message"] == "not JSON"
+    assert "result" not in item
+    assert "({bad) · ✗ failed · 1 min 1 s</summary>" in views.markdown(run)
+    assert "  ✗ not JSON" in views.text(run)
+
+
+def test_agents_inside_tools_nest() -> None:
+    log = Log()
+    log.start("a", "agent", "a")
+    log.model("a", 0, calls())
+    log.start("a/ask[0.0]", "tool", "ask", {"q": 1})
+    log.start("a/ask[0.0]/expert", "agent", "expert")
+    log.model("a/ask[0.0]/expert", 0, says("deep"), USAGE)
+    log.end("a/ask[0.0]/expert", "deep")
+    log.end("a/ask[0.0]", "deep")
+    log.model("a", 1, says("done"), USAGE)
+    log.end("a", "done")
+    run = views.record(log.view)
+    expert = run["items"][0]["items"][0]
+    assert expert == {
+        "type": "agent",
+        "name": "expert",
+        "status": "ok",
+        "seconds": 1.0,
+        "text": "deep",
+    }
+    page = markdown2html(views.markdown(run))
+    assert page.count("<details>") == page.count("</details>") == 2
+    assert "  🤖 expert · 1.0 s" in views.text(run)
+
+
+def test_the_output_of_a_run_beats_what_the_model_wrote() -> None:
+    log = Log()
+    log.start("a", "agent", "a")
+    log.model("a", 0, says("secret"))
+    log.end("a", "[redacted]")
+    assert views.record(log.view)["text"] == "[redacted]"
+    log = Log()
+    log.start("a", "agent", "a")
+    log.model("a", 0, says('{"max_c": 3}'))
+    log.end("a", {"max_c": 3})
+    run = views.record(log.view)
+    assert run["output"] == {"max_c": 3} and "text" not in run
+    assert views.markdown(run).startswith('```json\n{"max_c":3}\n```')
+    assert views.plain(run) == 'a: {"max_c":3}'
+    assert views.text(run).startswith('{\n  "max_c": 3\n}')
+
+
+def test_notes_scores_and_custom_items_are_shown() -> None:
+    log = Log()
+    log.start("a", "agent", "a")
+    log.emit("a", Noted(level="info", text="retrying"))
+    log.emit("a", Noted(level="debug", text="hidden"))
+    log.emit("a", Scored(scorer="tone", value=0.91234, reason="kind"))
+    log.emit("a", Custom(name="trip", value={"k": 1}))
+    run = views.record(log.view)
+    assert [i["type"] for i in run["items"]] == ["note", "score", "custom"]
+    page = views.markdown(run)
+    assert "ℹ retrying" in page and "★ tone 0.9123 — kind" in page and "◇ <code>trip</code>" in page
+    assert views.text(run).startswith('ℹ retrying\n★ tone 0.9123 kind\n◇ trip {"k":1}')
+
+
+def test_displayed_images_stay_and_html_does_not() -> None:
+    log = Log()
+    log.start("a", "agent", "a")
+    log.start("a/plot[0.0]", "tool", "plot")
+    log.emit("a/plot[0.0]", Displayed(bundle={"image/png": PIXEL + "\n", "text/plain": "<Figure>"}))
+    log.emit("a/plot[0.0]", Displayed(bundle={"text/html": "<b>x</b>", "text/plain": ["a", "b"]}))
+    log.emit("a/plot[0.0]", Displayed(bundle={"text/html": "<script>"}))
+    log.emit("a/plot[0.0]", Displayed(bundle={"image/png": '"><script>', "image/svg+xml": "<svg>"}))
+    log.emit("a/plot[0.0]", Displayed(bundle={"image/png": "A" * 2_000_001}))
+    log.end("a/plot[0.0]", None)
+    run = views.record(log.view)
+    bundle = views.bundle(run)
+    page = markdown2html(bundle["text/markdown"])
+    assert active(page, data_images=True) == []
+    assert page.count(f"data:image/png;base64,{PIXEL}") == 1
+    assert PIXEL not in json.dumps(bundle[views.MIME])
+    kinds = [i.get("mime", i["type"]) for i in run["items"]]
+    assert kinds == ["tool", "image/png", "text/plain", "note", "note", "note"]
+
+
+def test_caps() -> None:
+    log = Log()
+    log.start("a", "agent", "a")
+    for n in range(30):
+        log.start(f"a/t[0.{n}]", "tool", "t", {"n": n})
+        log.end(f"a/t[0.{n}]", {"long": "x" * 10_000})
+    run = views.record(log.view, max_chars=100, max_items=20)
+    assert len(run["items"]) == 21 and run["items"][-1] == {"type": "more", "count": 10}
+    assert run["items"][0]["result"].endswith("… (9,911 more characters)")
+    assert "… 10 more" in views.markdown(run) and "… 10 more" in views.text(run)
+    for n in range(30, 400):
+        log.start(f"a/t[0.{n}]", "tool", "t", {"n": n})
+        log.end(f"a/t[0.{n}]", "y" * 10_000)
+    assert len(json.dumps(views.record(log.view))) < 400_000
+
+
+def test_retried_models_and_unknown_prices() -> None:
+    log = Log()
+    log.start("a", "agent", "a")
+    log.start("a/model[0]", "model", "m1")
+    log.end("a/model[0]", status="error", error=ErrorInfo(code="model.http", message="503"))
+    log.start("a/model[1]", "model", "m2")
+    log.emit("a/model[1]", MessageAdded(message=says("ok")))
+    log.end("a/model[1]", usage=Usage(input=1, output=2, calls=1))
+    log.end("a", "ok")
+    run = views.record(log.view)
+    assert run["model"] == "m1, m2"
+    assert run["items"] == [{"type": "note", "level": "warning", "text": "503"}]
+    assert "$" not in views.text(run)
+
+
+def test_a_model_run_by_itself() -> None:
+    log = Log()
+    log.start("m", "model", "openai/x")
+    log.emit("m", MessageAdded(message=says("hello")))
+    log.end("m", {"message": 2}, usage=USAGE)
+    run = views.record(log.view)
+    assert run["text"] == "hello" and run["model"] == "openai/x" and "output" not in run
+
+
+def test_values_that_json_does_not_know() -> None:
+    log = Log()
+    log.start("a", "agent", "a")
+    log.start("a/t[0.0]", "tool", "t", {"x": float("nan"), "s": "\ud800"})
+    log.end("a/t[0.0]", {"\ud800": ["\udfff", float("inf")]})
+    text = json.dumps(views.bundle(views.record(log.view)), ensure_ascii=False, allow_nan=False)
+    text.encode()
+
+
+def everywhere(p: str) -> Log:
+    """A run in which every string is `p`: names, arguments, results, errors, notes, all."""
+    log = Log(p)
+    error = ErrorInfo(code=p, message=p, hint=p)
+    log.start("w", "agent", p, p)
+    log.start("w/model[0]", "model", p)
+    message = Message(
+        role="assistant", parts=(Reasoning(text=p), Text(text=p), ToolCall(id=p, name=p))
+    )
+    log.emit("w/model[0]", MessageAdded(message=message))
+    log.end("w/model[0]", {"message": p}, usage=USAGE)
+    for n, args in enumerate(({p: p, "n": [p, {p: p}]}, p, [p])):
+        log.start(f"w/t[0.{n}]", "tool", p, args)
+        log.emit(f"w/t[0.{n}]", Displayed(bundle={"text/markdown": p}))
+        log.emit(f"w/t[0.{n}]", Displayed(bundle={"text/plain": p, "text/html": p}))
+        log.emit(f"w/t[0.{n}]", Displayed(bundle={p: p}))
+        log.emit(f"w/t[0.{n}]", Noted(level="error", text=p))
+        log.end(f"w/t[0.{n}]", args)
+    log.start("w/t[0.9]", "tool", p, p)
+    log.end("w/t[0.9]", status="error", error=error)
+    log.start("w/sub", p or "agent", p)
+    log.start("w/sub/model[0]", "model", p)
+    log.emit("w/sub/model[0]", MessageAdded(message=says(p)))
+    log.end("w/sub/model[0]", status="error", error=error)
+    log.end("w/sub", {p: p})
+    log.emit("w", Noted(level="warning", text=p))
+    log.emit("w", Scored(scorer=p, value=1.0, reason=p))
+    log.emit("w", Custom(name=p, value={p: p}))
+    log.start("w/u[0.0]", "tool", p, {p: p})
+    payload = {"tool": p, "args": {p: p}, "digest": p}
+    log.emit("w", Suspended(path="w/u[0.0]", reason="approval", payload=payload))
+    log.emit("w", Suspended(path="w", reason=p, payload={p: p}, schema={p: p}))
+    log.start("w/model[1]", "model", p)
+    log.emit("w/model[1]", ReasoningDelta(text=p))
+    log.emit("w/model[1]", TextDelta(text=p))
+    return log
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_no_field_becomes_active(payload: str) -> None:
+    log = everywhere(payload)
+    error = ErrorInfo(code=payload, message=payload, hint=payload)
+    ends: list[dict[str, Any]] = [
+        {},
+        {"status": "error", "error": error},
+        {"status": "cancelled"},
+        {"output": {payload: payload}},
+    ]
+    for end in ends:
+        if end:
+            log.end("w", **end)
+        elif "w/model[1]" in log.view.drafts:
+            log.emit("w/model[1]", ArgsDelta(id=payload, name=payload, text=payload))
+        run = views.record(log.view, thread=payload, run=payload)
+        bundle = views.bundle(run)
+        json.dumps(bundle, ensure_ascii=False, allow_nan=False).encode()
+        assert active(_html.render(bundle["text/markdown"])) == []
+        assert "\n" not in bundle["text/plain"] and len(bundle["text/plain"]) <= 200
+        for terminal in (bundle["text/plain"], views.text(run)):
+            assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", terminal)
+    page = markdown2html(bundle["text/markdown"])
+    assert active(page) == []
+    assert page.count("<details>") == page.count("</details>")
+
+
+def test_links_load_only_from_allowed_hosts() -> None:
+    log = Log()
+    log.start("a", "agent", "a")
+    log.model("a", 0, says("[x](https://docs.example/a) ![y](https://docs.example/b.png)"))
+    run = views.record(log.view)
+    hosts = frozenset({"docs.example"})
+    assert 'src="https://docs.example/b.png"' in _html.render(views.markdown(run, hosts=hosts))
+    assert active(_html.render(views.markdown(run))) == []
+
+
+def test_importing_views_does_not_load_the_parser() -> None:
+    script = "import sys, mastra_nb.views; sys.exit('markdown_it' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
