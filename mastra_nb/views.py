@@ -330,7 +330,7 @@ class _Doc:
         if not block:
             return
         start = self.size + (2 if self.blocks else 0)
-        self.size = start + len(block) + sum(c > "\uffff" for c in block)
+        self.size = start + len(block.encode("utf-16-le")) // 2
         self.blocks.append(block)
         if node is not None:
             self.marks[id(node)] = [start, self.size]
