@@ -20,8 +20,6 @@ from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._options import words_of
 from mastra_nb.notebook._specs import COMMANDS, MASTRA
 
-_WIDEST = 60
-
 
 async def run(host: Host, line: str) -> Any:
     """Raises UsageError for an unknown sub-command."""
@@ -40,13 +38,13 @@ async def run(host: Host, line: str) -> Any:
 
 
 def show_table(
-    host: Host, header: Sequence[str], rows: Sequence[Sequence[str]], empty: str
+    host: Host, header: Sequence[str], rows: Sequence[Sequence[str]], empty: str, widest: int = 60
 ) -> None:
     """Rows of text as a table, in Markdown and as plain text; names and titles stay text."""
     if not rows:
         print(empty)
         return
-    cells = [[_short(cell) for cell in row] for row in rows]
+    cells = [[_short(cell, widest) for cell in row] for row in rows]
     widths = [max(len(r[i]) for r in (list(header), *cells)) for i in range(len(header))]
     text = "\n".join(
         "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
@@ -60,9 +58,9 @@ def show_table(
     _live.publish({"text/markdown": "\n".join(lines), "text/plain": text})
 
 
-def _short(text: str) -> str:
+def _short(text: str, widest: int) -> str:
     text = " ".join(plain(text).split())
-    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
+    return text if len(text) <= widest else f"{text[: widest - 1]}…"
 
 
 async def _status(host: Host, _: str) -> None:
@@ -79,7 +77,7 @@ async def _status(host: Host, _: str) -> None:
     rows = [
         ("mastra_nb", __version__),
         ("model", host.model),
-        ("store", f"{host.store_name} ({host.warning})" if host.warning else host.store_name),
+        ("store", host.store_name),
         ("replay", replay_text),
         ("asked by default", host.default or "assistant"),
         ("agents", ", ".join(host.agents()) or "none"),
@@ -93,6 +91,7 @@ async def _status(host: Host, _: str) -> None:
     problems = [
         text
         for found, text in (
+            (host.warning, host.warning),
             (
                 hasattr(asyncio, "_nest_patched"),
                 "nest_asyncio has patched this loop: interrupts may be lost",
@@ -102,7 +101,7 @@ async def _status(host: Host, _: str) -> None:
         if found
     ]
     rows += [("problem", text) for text in problems]
-    show_table(host, ("", ""), rows, "")
+    show_table(host, ("", ""), rows, "", widest=400)
 
 
 def _version(name: str) -> str:

@@ -150,9 +150,6 @@ class Host:
             return os.path.relpath(path) if path.is_relative_to(project_root()) else str(path)
         return str(path)
 
-    async def close(self) -> None:
-        await self.store.close()
-
     # Names
 
     def names(self, local: Mapping[str, Any] | None = None) -> Mapping[str, Any]:

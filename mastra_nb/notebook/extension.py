@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mastra_nb import __version__, portal
-from mastra_nb.errors import MastraError, StorageError, UsageError
+from mastra_nb.errors import UsageError
 from mastra_nb.notebook import _ask, _commands, _complete, _define, _errors, _rewrite
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._specs import SPECS
@@ -190,7 +189,6 @@ def load_ipython_extension(shell: Any) -> None:
     magics = getattr(shell, "mastra", None)
     if not isinstance(magics, Magics):
         magics = shell.mastra = Magics(shell)
-        atexit.register(_close, magics)
     magics.attach()
     if magics.host.warning:
         print(magics.host.warning)
@@ -201,11 +199,3 @@ def unload_ipython_extension(shell: Any) -> None:
     magics = getattr(shell, "mastra", None)
     if isinstance(magics, Magics):
         magics.detach()
-
-
-def _close(magics: Magics) -> None:
-    try:
-        portal.run(magics.host.close())
-    except (MastraError, StorageError):
-        # The process ends: what was committed is on the disk.
-        return
