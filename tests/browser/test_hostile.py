@@ -42,7 +42,13 @@ def fail(what: str) -> str:
 def agent(payload, *script):
     # An agent's name takes every character but the one that separates spans.
     name = payload.replace("/", "\\N{DIVISION SLASH}")
-    return Agent(name=name, model=ScriptedModel(*script), tools=[look, fail], thread=payload)
+    return Agent(
+        name=name,
+        model=ScriptedModel(*script),
+        tools=[look, fail],
+        memory=True,
+        thread=payload,
+    )
 
 
 def everywhere(payload):
@@ -84,11 +90,18 @@ CELLS = [
     'stream = agent("stream", "\\n\\n---\\n\\n".join(PAYLOADS))\n'
     "stream.model.piece, stream.model.delay = 5, 0.002",
     "%%ask stream\nSay it all.",
+    """for i, payload in enumerate(p for p in PAYLOADS[::3] if "{" not in p):
+    globals()[f"agent{i}"] = agent(payload, "Fine.")
+    get_ipython().run_cell_magic("ask", f"agent{i}", payload)""",
+    "%mastra agents",
+    "%mastra runs",
+    "%mastra threads",
+    "%mastra cost",
+    "%%ask agent1 --show-prompt\n<img src=x onerror=alert(1)>",
     '%%ask "<img src=x onerror=alert(1)>"\nWho is there?',
     '%%ask stream --<script>alert(1)</script> -o "<img src=x onerror=alert(1)>"\nx',
 ]
 RUNS = range(2, 2 + CHUNKS)
-STREAM = 3 + 2 * CHUNKS
 
 # What a page runs or loads by itself, or runs when a reader touches it. JupyterLab itself links an
 # address that it finds in plain text, such as an error: such a link shows where it leads.
