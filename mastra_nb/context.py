@@ -211,6 +211,7 @@ class Context:
             try:
                 output = await target.invoke(input, child)
             finally:
+                child.over = True
                 if child.tasks:
                     await child._reap()
             recorded = codec.dump(output, child)
@@ -226,7 +227,6 @@ class Context:
             child.emit(SpanEnded(status="cancelled", usage=usage))
             raise
         finally:
-            child.over = True
             _current.reset(token)
             if kind == "model":
                 meter.settle(usage)

@@ -10,6 +10,7 @@ import datetime as dt
 import decimal
 import enum
 import functools
+import importlib
 import inspect
 import math
 import os
@@ -138,8 +139,7 @@ def find_json(text: str) -> str:
 
 def validate(value: Any, schema: dict[str, Any]) -> None:
     """Check a JSON value against a JSON schema that is not ours. Raises SchemaError."""
-    import jsonschema
-
+    jsonschema = _jsonschema()
     try:
         jsonschema.validate(value, schema)
     except jsonschema.ValidationError as error:
@@ -147,6 +147,19 @@ def validate(value: Any, schema: dict[str, Any]) -> None:
         raise SchemaError(f"{error.message}{' at ' + where if where else ''}") from None
     except jsonschema.SchemaError as error:
         raise SchemaError(f"the schema itself is wrong: {error.message}") from None
+
+
+def _jsonschema() -> Any:
+    # Where JupyterLab has brought rfc3987_syntax, importing jsonschema builds a grammar of IRIs
+    # for seconds. It is for a format, and formats are not checked here.
+    grammar = "rfc3987_syntax"
+    if "jsonschema" in sys.modules or grammar in sys.modules:
+        return importlib.import_module("jsonschema")
+    sys.modules[grammar] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("jsonschema")
+    finally:
+        del sys.modules[grammar]
 
 
 def to_json(value: Any) -> Any:
