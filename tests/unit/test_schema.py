@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Optional,
 from unittest.mock import MagicMock
 from uuid import UUID
 
-import jsonschema
+
 import msgspec
 import numpy as np
 import pandas as pd
@@ -29,6 +29,8 @@ from mastra_nb import schema as s
 from mastra_nb.context import Context
 from mastra_nb.errors import SchemaError
 from mastra_nb.tools import Tool, tool
+
+jsonschema = s._jsonschema()
 
 if TYPE_CHECKING:
     from decimal import Decimal

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any
 
-import jsonschema
+
 import pytest
 
 from mastra_nb.agents import Agent
@@ -25,10 +25,12 @@ from mastra_nb.errors import (
     ToolTimeout,
 )
 from mastra_nb.runs import Run
+from mastra_nb.schema import _jsonschema
 from mastra_nb.services import Services
 from mastra_nb.testing import ScriptedModel, calls
 from mastra_nb.tools import RESULT_LIMIT, Tool, approval_schema, capped, tool, toolset
 
+jsonschema = _jsonschema()
 QUICK = Services(settings=Settings(tool_timeout=0.05))
 
 
