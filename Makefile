@@ -1,4 +1,5 @@
-# Each target is a plain command that also works by hand in an environment with `.[all,test,docs]`.
+# Each target is a plain command that also works by hand in an environment with
+# `.[all,test,browser,docs]`.
 # MASTRA_NB_VENV names that environment (default .venv), PYTHON the interpreter that creates it.
 PYTHON ?= python3
 VENV := $(or $(MASTRA_NB_VENV),.venv)
@@ -44,7 +45,7 @@ bench: $(VENV)/.with-all,test ## print the performance table
 soak: $(VENV)/.with-all,test ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow tests
 
-browser: $(VENV)/.with-all,test ## run the tests that drive Chromium
+browser: $(VENV)/.with-all,test,browser ## run the tests that drive Chromium
 	$(BIN)/python -m pytest tests/browser
 
 clean: ## remove what the other targets made

@@ -20,8 +20,6 @@ from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._options import words_of
 from mastra_nb.notebook._specs import COMMANDS, MASTRA
 
-_WIDEST = 60
-
 
 async def run(host: Host, line: str) -> Any:
     """Raises UsageError for an unknown sub-command."""
@@ -40,29 +38,29 @@ async def run(host: Host, line: str) -> Any:
 
 
 def show_table(
-    host: Host, header: Sequence[str], rows: Sequence[Sequence[str]], empty: str
+    host: Host, header: Sequence[str], rows: Sequence[Sequence[str]], empty: str, widest: int = 60
 ) -> None:
     """Rows of text as a table, in Markdown and as plain text; names and titles stay text."""
     if not rows:
-        print(empty)
+        _live.say(empty)
         return
-    cells = [[_short(cell) for cell in row] for row in rows]
+    cells = [[_short(cell, widest) for cell in row] for row in rows]
     widths = [max(len(r[i]) for r in (list(header), *cells)) for i in range(len(header))]
     text = "\n".join(
         "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
         for row in (header, *cells)
     )
     if not host.in_kernel:
-        print(text)
+        _live.say(text)
         return
     lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
     lines += [f"| {' | '.join(escape(c) for c in row)} |" for row in cells]
     _live.publish({"text/markdown": "\n".join(lines), "text/plain": text})
 
 
-def _short(text: str) -> str:
+def _short(text: str, widest: int) -> str:
     text = " ".join(plain(text).split())
-    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
+    return text if len(text) <= widest else f"{text[: widest - 1]}…"
 
 
 async def _status(host: Host, _: str) -> None:
@@ -79,7 +77,7 @@ async def _status(host: Host, _: str) -> None:
     rows = [
         ("mastra_nb", __version__),
         ("model", host.model),
-        ("store", f"{host.store_name} ({host.warning})" if host.warning else host.store_name),
+        ("store", host.store_name),
         ("replay", replay_text),
         ("asked by default", host.default or "assistant"),
         ("agents", ", ".join(host.agents()) or "none"),
@@ -93,6 +91,7 @@ async def _status(host: Host, _: str) -> None:
     problems = [
         text
         for found, text in (
+            (host.warning, host.warning),
             (
                 hasattr(asyncio, "_nest_patched"),
                 "nest_asyncio has patched this loop: interrupts may be lost",
@@ -102,7 +101,7 @@ async def _status(host: Host, _: str) -> None:
         if found
     ]
     rows += [("problem", text) for text in problems]
-    show_table(host, ("", ""), rows, "")
+    show_table(host, ("", ""), rows, "", widest=400)
 
 
 def _version(name: str) -> str:
@@ -201,7 +200,9 @@ def _used(usage: Usage) -> tuple[str, str]:
 
 
 def _money(cost: float | None) -> str:
-    return "" if cost is None else f"${cost:.4f}"
+    if cost is None:
+        return ""
+    return f"${cost:.4f}" if cost else "$0"
 
 
 async def _run(host: Host, arg: str) -> None:
@@ -221,7 +222,7 @@ async def _run(host: Host, arg: str) -> None:
     if host.in_kernel:
         _live.publish(_live.run_bundle(run))
     else:
-        print(plain(run.text))
+        _live.say(plain(run.text))
 
 
 async def _threads(host: Host, _: str) -> None:
@@ -273,21 +274,21 @@ async def _replay(host: Host, arg: str) -> None:
         "only": "what was recorded is replayed, no model is called",
     }
     mode = host.replay.mode
-    print(f"replay {mode} · {about[mode]}")
+    _live.say(f"replay {mode} · {about[mode]}")
 
 
 async def _default(host: Host, arg: str) -> None:
     if arg:
         host.find_agent(arg, host.names())
         host.default = arg
-    print(f"%ask without a name asks {host.default or 'assistant'}")
+    _live.say(f"%ask without a name asks {host.default or 'assistant'}")
 
 
 async def _help(host: Host, _: str) -> None:
     from mastra_nb.notebook._specs import SPECS
 
     lines = [f"{s.usage[0].split()[0]:<10}{s.summary}" for s in SPECS.values()]
-    print("\n".join([*lines, "", MASTRA.body, "", "%%ask? explains one of them"]))
+    _live.say("\n".join([*lines, "", MASTRA.body, "", "%%ask? explains one of them"]))
 
 
 _COMMANDS: dict[str, Callable[[Host, str], Awaitable[None]]] = {

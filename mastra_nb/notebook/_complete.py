@@ -53,7 +53,8 @@ def _in_line(
     if fragment.startswith("-"):
         return fragment, _starting(fragment, [o.long for o in spec.options])
     last = before[-1] if before else ""
-    option = next((o for o in spec.options if last in (o.long, o.short) and o.metavar), None)
+    valued = (o for o in spec.options if o.metavar)
+    option = next((o for o in valued if last and last in (o.long, o.short)), None)
     if option is not None:
         head, comma, tail = fragment.rpartition(",")
         values = _starting(tail, _values_of(host, option))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mastra_nb import __version__, portal
-from mastra_nb.errors import MastraError, StorageError, UsageError
+from mastra_nb.errors import UsageError
 from mastra_nb.notebook import _ask, _commands, _complete, _define, _errors, _rewrite
 from mastra_nb.notebook._host import Host
+from mastra_nb.notebook._live import say
 from mastra_nb.notebook._specs import SPECS
 from mastra_nb.services import set_ambient
 
@@ -71,13 +71,13 @@ class Magics:
 
     def agent(self, line: str, cell: str | None = None, *, ns: Mapping[str, Any]) -> None:
         self.host.refresh()
-        print(_define.agent(self.host, line, cell, self.host.names(ns)))
+        say(_define.agent(self.host, line, cell, self.host.names(ns)))
 
     def tools_begin(self, line: str) -> None:
         _define.tools_begin(line)
 
     def tools_end(self, line: str, functions: list[str]) -> None:
-        print(_define.tools_end(self.host, line, functions))
+        say(_define.tools_end(self.host, line, functions))
 
     # What IPython calls
 
@@ -190,22 +190,13 @@ def load_ipython_extension(shell: Any) -> None:
     magics = getattr(shell, "mastra", None)
     if not isinstance(magics, Magics):
         magics = shell.mastra = Magics(shell)
-        atexit.register(_close, magics)
     magics.attach()
     if magics.host.warning:
-        print(magics.host.warning)
-    print(magics.greeting())
+        say(magics.host.warning)
+    say(magics.greeting())
 
 
 def unload_ipython_extension(shell: Any) -> None:
     magics = getattr(shell, "mastra", None)
     if isinstance(magics, Magics):
         magics.detach()
-
-
-def _close(magics: Magics) -> None:
-    try:
-        portal.run(magics.host.close())
-    except (MastraError, StorageError):
-        # The process ends: what was committed is on the disk.
-        return

@@ -1,0 +1,213 @@
+"""The performance rows of the bar beside a floor measured in the same run.
+
+    python -m tests.bench [ROW ...] [--rounds N] [--quick] [--json PATH]
+
+Each figure is the median over processes that take turns, so that a busy moment of the machine
+meets ours and the floor alike. CPU time is the figure to trust on a shared machine. Nothing here
+asserts a time. The columns "goal" and "Mastra" are ratios to, and times of, the TypeScript
+framework on another machine: for orientation only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.bench.table import Figures, table
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = ("P1", "P2", "P3", "P4", "P4paced", "P8", "P9")
+HEAVY = ("httpx", "aiohttp", "numpy", "pydantic", "apsw", "jinja2", "IPython", "pandas")
+
+GAP = "2.5"  # milliseconds: 400 pieces a second
+
+# Who does the work of a row, in turns: "module variant".
+TURNS = {
+    "P2": (
+        "ours plain",
+        "ours async",
+        "ours store",
+        "floors raw",
+        "floors aiohttp",
+        "floors httpx",
+    ),
+    "P3": ("ours plain", "ours async", "floors raw", "floors aiohttp", "floors httpx"),
+    "P4": ("ours plain", "floors raw", "floors aiohttp", "floors httpx"),
+    "P4paced": ("ours plain", "floors raw", "floors aiohttp", "floors httpx"),
+}
+
+COLD = {
+    "ours": """
+from mastra_nb import Agent, tool
+
+@tool
+def get_weather(city: str) -> str:
+    "The weather in a city."
+    return city
+
+agent = Agent(name="weather", model="openai/gpt-4o-mini", tools=[get_weather])
+""",
+    "bare": "pass",
+    "asyncio+json": "import asyncio, json",
+}
+# Looks before it imports anything itself.
+REPORT = f"""
+import sys
+modules, heavy = len(sys.modules), [name for name in {HEAVY!r} if name in sys.modules]
+from tests.bench.memory import peak_rss
+rss = peak_rss()
+import json
+print(json.dumps({{"rss": rss, "heavy": heavy, "modules": modules}}))
+"""
+
+
+def environment() -> dict[str, str]:
+    """Ours without what would change the work: proxies, keys, settings."""
+    dropped = ("_PROXY", "OPENAI_", "MASTRA_NB_", "PYTHONDONTWRITEBYTECODE", "DATABASE_URL")
+    kept = {k: v for k, v in os.environ.items() if not any(d in k.upper() for d in dropped)}
+    return {
+        **kept,
+        "OPENAI_API_KEY": "bench",
+        "PYTHONPATH": str(ROOT),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+    }
+
+
+class Bench:
+    def __init__(self, folder: str, origin: str) -> None:
+        self.folder = folder
+        self.origin = origin
+        self.environment = environment()
+        self.heavy: list[str] = []
+        self.raw: dict[str, dict[str, list[dict[str, list[float]]]]] = {}
+
+    def keep(self, row: str, who: str, figures: dict[str, object]) -> None:
+        lists = {
+            k: [float(x) for x in v] if isinstance(v, list) else [float(v)]
+            for k, v in figures.items()
+            if isinstance(v, (int, float, list))
+        }
+        self.raw.setdefault(row, {}).setdefault(who, []).append(lists)
+
+    def python(self, *args: str) -> dict[str, object]:
+        done = subprocess.run(
+            [sys.executable, *args], cwd=self.folder, env=self.environment, check=True,
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        found: dict[str, object] = json.loads(done.stdout)
+        return found
+
+    def turn(self, row: str) -> None:
+        """One round of a row: everybody once."""
+        if row == "P1":
+            self._cold()
+        elif row == "P8":
+            for who in ("ours", "dataclass"):
+                self.keep("P8", who, self.python("-m", "tests.bench.ours", "objects", who))
+        elif row == "P9":
+            for who in ("ours", "once", "naive"):
+                self.keep("P9", who, self.python("-m", "tests.bench.cell", who, GAP, self.origin))
+        else:
+            for who in TURNS[row]:
+                module, variant = who.split()
+                args = ("-m", f"tests.bench.{module}", variant, row.lower(), self.origin)
+                self.keep(row, variant, self.python(*args))
+
+    def _cold(self, runs: int = 10) -> None:
+        for who, code in COLD.items():
+            report = self.python("-c", code + REPORT)
+            heavy = report.pop("heavy")
+            if who == "ours" and isinstance(heavy, list):
+                self.heavy = [str(name) for name in heavy]
+            self.keep("P1", who, report)
+        for _ in range(runs):
+            for who, code in COLD.items():
+                start = time.perf_counter()
+                child = subprocess.Popen(
+                    [sys.executable, "-c", code], cwd=self.folder, env=self.environment
+                )
+                _, status, usage = os.wait4(child.pid, 0)
+                wall = time.perf_counter() - start
+                child.returncode = os.waitstatus_to_exitcode(status)
+                assert child.returncode == 0
+                cpu = usage.ru_utime + usage.ru_stime
+                self.keep("P1", who, {"cpu": cpu * 1000, "wall": wall * 1000})
+
+    def figures(self) -> Figures:
+        """Medians: row -> who -> figure."""
+        found: Figures = {}
+        for row, people in self.raw.items():
+            for who, rounds in people.items():
+                names = {name for figures in rounds for name in figures}
+                found.setdefault(row, {})[who] = {
+                    name: statistics.median(x for r in rounds for x in r.get(name, ()))
+                    for name in sorted(names)
+                }
+        return found
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.bench.server"], cwd=ROOT,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+    finally:
+        process.communicate("")
+
+
+def machine() -> dict[str, object]:
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "cores": os.cpu_count(),
+        "load": [round(x, 1) for x in os.getloadavg()],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; all by default")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, default=ROOT / "out" / "bench.json")
+    options = parser.parse_args()
+    rows = options.rows or list(ROWS)
+    if unknown := set(rows) - set(ROWS):
+        parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    before = machine()
+    with server() as origin, tempfile.TemporaryDirectory() as folder:
+        bench = Bench(folder, origin)
+        for turn in range(options.rounds):
+            for row in rows:
+                print(
+                    f"round {turn + 1} of {options.rounds}: {row:8}",
+                    end="\r",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                bench.turn(row)
+    figures = bench.figures()
+    print(table(figures))
+    if "P1" in rows:
+        print(f"\nheavy modules loaded by P1: {', '.join(bench.heavy) or 'none'}")
+    print(f"{before}")
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    report = {"machine": before, "medians": figures, "rounds": options.rounds}
+    options.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

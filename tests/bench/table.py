@@ -1,0 +1,106 @@
+"""Figures beside floors, goals and what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+Figures = dict[str, dict[str, dict[str, float]]]
+
+
+class Line(msgspec.Struct, frozen=True):
+    """What a row shows: the `figure` of `who` beside that of the floors, the lowest first.
+
+    `mastra` is what was published for the TypeScript framework, `goal` a ratio to that; `limit` is
+    a goal that stands alone.
+    """
+
+    row: str
+    what: str
+    who: str
+    floors: tuple[str, ...] = ()
+    goal: float | None = None
+    mastra: float | None = None
+    figure: str = "cpu"
+    unit: str = "ms"
+    limit: float | None = None
+
+
+HTTP = ("raw", "aiohttp", "httpx")
+LINES = (
+    Line("P1", "cold start: import, an agent with a tool, exit", "ours", ("bare", "asyncio+json"),
+         0.20, 606),
+    Line("P1", "peak memory of it", "ours", ("bare", "asyncio+json"), 0.25, 178, "rss", "MB"),
+    Line("P2", "a run: 2 model calls around 1 tool call", "plain", HTTP, 0.15, 9.6),
+    Line("P2", "its tool a coroutine function", "async", ("raw",), 0.15, 9.6),
+    Line("P2", "every run kept in SQLite", "store", ("raw",)),
+    Line("P3", "200 runs at once, 50 ms a call: CPU", "plain", HTTP, 0.15, 1690),
+    Line("P3", "wall", "plain", HTTP, 0.25, 1270, "wall"),
+    Line("P3", "its tool a coroutine function", "async", ("raw",), 0.15, 1690),
+    Line("P3", "the first 200, which connect: CPU", "plain", HTTP, None, None,
+         "first_cpu"),
+    Line("P4", "2,000 chunks as fast as they come: CPU", "plain", HTTP, 0.25, 120),
+    Line("P4", "wall", "plain", HTTP, 0.25, 85, "wall"),
+    Line("P4", "until the first chunk", "plain", HTTP, 0.20, 11, "first"),
+    Line("P4paced", "2,000 chunks, 1 ms apart: CPU", "plain", HTTP),
+    Line("P8", "build one agent", "ours", ("dataclass",), 18.5 / 281, 281, "build", "us"),
+    Line("P8", "its memory", "ours", ("dataclass",), 5.2 / 97, 97_000, "build_bytes", "B"),
+    Line("P8", "and its tool with JSON schema", "ours", (), None, None, "ready", "us"),
+    Line("P8", "its memory", "ours", (), None, None, "ready_bytes", "B"),
+    Line("P9", "updates in the busiest second of a cell", "ours", ("once", "naive"), None, None,
+         "busiest", "", 20),
+    Line("P9", "saved beyond the answer's Markdown", "ours", ("once", "naive"), None, None,
+         "saved", " B", 2048),
+    Line("P9", "sent to the front end", "ours", ("once", "naive"), None, None, "sent", "kB"),
+    Line("P9", "CPU of the kernel", "ours", ("once", "naive")),
+    Line("P2", "peak memory of P2", "plain", HTTP, 0.20, 289, "rss", "MB"),
+    Line("P3", "peak memory of P3", "plain", HTTP, 0.20, 354, "rss", "MB"),
+    Line("P4", "peak memory of P4", "plain", HTTP, 0.20, 300, "rss", "MB"),
+)  # fmt: skip
+HEAD = (
+    "row", "what", "ours", "", "wall", "floor", "", "x floor", "goal", "Mastra TS", "x Mastra"
+)  # fmt: skip
+LEFT = {0, 1, 3, 5}
+
+
+def _rows(line: Line, figures: Figures) -> Iterator[tuple[str, ...]]:
+    people = figures.get(line.row, {})
+    ours = people.get(line.who, {}).get(line.figure)
+    if ours is None:
+        return
+    wall = _number(people[line.who].get("wall")) if line.figure == "cpu" else ""
+    start = (line.row, line.what, _number(ours), line.unit, wall)
+    goal = f"<= {_number(line.limit)}{line.unit}" if line.limit is not None else ""
+    end = (
+        goal if line.goal is None else f"<= {line.goal:.2g} x",
+        _number(line.mastra),
+        "" if not line.mastra else f"{ours / line.mastra:.2f}",
+    )
+    floors = [f for f in line.floors if f in people] or [""]
+    for i, floor in enumerate(floors):
+        least = people.get(floor, {}).get(line.figure)
+        ratio = "" if not least else f"{ours / least:.1f}"
+        head, tail = (start, end) if i == 0 else (("",) * len(start), ("",) * len(end))
+        yield (*head, floor, _number(least), ratio, *tail)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def table(figures: Figures) -> str:
+    cells = [HEAD, *(row for line in LINES for row in _rows(line, figures))]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(HEAD))]
+
+    def draw(row: tuple[str, ...]) -> str:
+        padded = (
+            cell.ljust(width) if i in LEFT else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(padded).rstrip()
+
+    lines = [draw(row) for row in cells]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

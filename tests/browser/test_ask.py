@@ -1,0 +1,157 @@
+"""Asking agents in a live JupyterLab: streaming, the finished answer, stop, errors."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.browser.lab import Lab, Notebook, Server
+
+AGENTS = '''\
+from mastra_nb import Agent, tool
+from mastra_nb.messages import Message, Reasoning, Text
+from mastra_nb.testing import ScriptedModel, calls
+
+
+@tool
+def get_weather(city: str) -> dict:
+    """The forecast for a city."""
+    return {"city": city, "sky": "rain", "max_c": 8}
+
+
+ANSWER = """Tomorrow it **rains** in Oslo.
+
+| city | sky  | max |
+|:-----|:-----|----:|
+| Oslo | rain | 8 °C |
+
+- take an umbrella
+- leave the sunglasses
+
+```python
+def pack(rain: bool) -> str:
+    return "umbrella" if rain else "sunglasses"
+```
+"""
+
+weather = Agent(
+    name="weather",
+    model=ScriptedModel(
+        Message(
+            role="assistant",
+            parts=(Reasoning(text="A tool knows."), calls("get_weather", city="Oslo")),
+        ),
+        ANSWER,
+        delay=0.03,
+    ),
+    tools=[get_weather],
+)
+talker = Agent(
+    name="talker",
+    model=ScriptedModel(
+        "A very long story. " * 400, "The next answer is here.", delay=0.05
+    ),
+)'''
+
+CELLS = [
+    "#md # Weather",
+    "%load_ext mastra_nb",
+    "from agents import talker, weather",
+    "%%ask weather\nWhat is the weather in Oslo tomorrow?",
+    "%%ask talker\nTell me a story.",
+    "%%ask talker\nAnd now?",
+    "%%ask wether\nWhat is the weather in Oslo tomorrow?",
+]
+ASK, LONG, NEXT, UNKNOWN = 3, 4, 5, 6
+
+
+@pytest.fixture
+def chat(lab: Lab, server: Server) -> Notebook:
+    (server.root / "agents.py").write_text(AGENTS)
+    notebook = lab.open(server.write("chat.ipynb", CELLS))
+    notebook.run(1)
+    notebook.run(2)
+    assert notebook.text(1).startswith("mastra_nb ")
+    assert notebook.text(2) == ""
+    return notebook
+
+
+def lengths(notebook: Notebook, index: int, timeout: float = 30) -> list[int]:
+    """The distinct lengths of an output's text while its cell runs, in order."""
+    seen: list[int] = []
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        length = len(notebook.output(index).text_content() or "")
+        if not seen or seen[-1] != length:
+            seen.append(length)
+        if notebook.is_done(index):
+            return seen
+        time.sleep(0.03)
+    raise AssertionError(f"the cell still runs after {timeout} s, lengths {seen}")
+
+
+def test_an_answer_streams_and_is_rendered(chat: Notebook) -> None:
+    chat.start(ASK)
+    seen = lengths(chat, ASK)
+    chat.wait_done(ASK)
+
+    assert len(seen) >= 5
+    output = chat.output(ASK)
+    assert output.locator("strong").all_inner_texts() == ["rains"]
+    assert output.locator("td").all_inner_texts() == ["Oslo", "rain", "8 °C"]
+    assert output.locator("li").all_inner_texts() == ["take an umbrella", "leave the sunglasses"]
+    assert "def pack(rain: bool)" in output.locator("pre code").last.inner_text()
+    chat.screenshot("answer-light")
+    chat.lab.theme("dark")
+    chat.screenshot("answer-dark")
+
+    tool = output.locator("details", has_text="get_weather")
+    assert tool.count() == 1
+    assert not tool.evaluate("node => node.open")
+    assert not tool.get_by_text("max_c").is_visible()
+    tool.locator("summary").focus()
+    chat.page.keyboard.press("Enter")
+    assert tool.evaluate("node => node.open")
+    assert tool.get_by_text("max_c").first.is_visible()
+
+    footer = output.locator("small").last
+    assert footer.is_visible()
+    assert "scripted" in footer.inner_text()
+    chat.screenshot("answer-open-dark")
+    chat.lab.theme("light")
+    chat.screenshot("answer-open-light")
+
+
+def test_the_interrupt_button_stops_an_answer(chat: Notebook) -> None:
+    chat.start(LONG)
+    chat.output(LONG).get_by_text("long story").first.wait_for()
+    time.sleep(0.5)
+
+    clicked = time.monotonic()
+    chat.interrupt()
+    chat.output(LONG).get_by_text("■ stopped").first.wait_for()
+    took = time.monotonic() - clicked
+
+    assert took < 1.0
+    chat.wait_done(LONG)
+    assert "long story" in chat.text(LONG)
+    assert "Traceback" not in chat.text(LONG)
+    assert chat.text(LONG).count("■ stopped") == 1
+    chat.screenshot("stopped-light")
+
+    chat.run(NEXT)
+    assert "The next answer is here." in chat.text(NEXT)
+
+
+def test_an_error_is_one_line(chat: Notebook) -> None:
+    chat.run(UNKNOWN)
+
+    error = chat.text(UNKNOWN)
+    assert '"wether"' in error
+    assert "weather" in error.replace("wether", "")
+    assert len(error.splitlines()) <= 2
+    assert "Traceback" not in error
+    chat.screenshot("error-light")
+    chat.lab.theme("dark")
+    chat.screenshot("error-dark")
