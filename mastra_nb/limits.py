@@ -41,8 +41,10 @@ class Meter:
         self.requests = 0
         self.tool_calls = 0
         self.chain: tuple[Meter, ...] = (self, *above.chain) if above is not None else (self,)
-        self.scarce = any(
-            m.limits.tokens is not None or m.limits.cost is not None for m in self.chain
+        self.scarce: bool = (
+            limits.tokens is not None
+            or limits.cost is not None
+            or (above is not None and above.scarce)
         )
         self._in_flight = 0
         self._reserved = Usage()

@@ -250,6 +250,8 @@ def cost(model: str, usage: Usage) -> float | None:
 class Priced(_Wrapper):
     async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
         reply = await self.inner.invoke(request, ctx)
+        if reply.usage.calls and reply.usage.cost is not None:
+            return reply
         usage = msgspec.structs.replace(
             reply.usage, cost=cost(self.name, reply.usage), calls=max(1, reply.usage.calls)
         )

@@ -316,6 +316,8 @@ async def _take(store: Store, row: RunRow, owner: str) -> RunRow:
 
 
 def notify(waiters: Watchers) -> None:
+    if not waiters:
+        return
     try:
         here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
     except RuntimeError:

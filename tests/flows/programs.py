@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from mastra_nb.agents import Agent
-from mastra_nb.context import Context, Limits
+from mastra_nb.context import Context
 from mastra_nb.errors import ToolRetry
 from mastra_nb.events import (
     Event,
@@ -24,6 +24,7 @@ from mastra_nb.events import (
     encode,
     fold,
 )
+from mastra_nb.limits import Limits
 from mastra_nb.messages import Message, Reasoning, Text, ToolCall
 from mastra_nb.models import ModelRequest
 from mastra_nb.runs import Run

@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mastra_nb.context import Limits
 from mastra_nb.errors import LimitExceeded, RunSuspended, Stopped
+from mastra_nb.limits import Limits
 from mastra_nb.messages import Message
 from mastra_nb.runs import Run
 from tests.flows.programs import (
