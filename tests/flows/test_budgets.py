@@ -85,7 +85,10 @@ async def test_requests_of_every_kind_count(most: int) -> None:
         return say
 
     sub = Agent(name="sub", model=ScriptedModel(counted("no"), counted('{"value": 1}')), output=int)
-    top = [ScriptedModel(counted(ModelError("down"))), ScriptedModel(counted(calls("sub", prompt="x")))]
+    top = [
+        ScriptedModel(counted(ModelError("down"))),
+        ScriptedModel(counted(calls("sub", prompt="x"))),
+    ]
     run = Agent(name="top", model=top, tools=[sub]).run("x", limits=Limits(requests=most))
     with pytest.raises(LimitExceeded, match=f"{most} requests is used up"):
         await run
@@ -96,7 +99,11 @@ async def test_requests_of_every_kind_count(most: int) -> None:
 async def test_tool_calls_of_sub_agents_count(most: int) -> None:
     ran = []
     act = Tool(lambda: ran.append(1), name="act")
-    sub = Agent(name="sub", model=ScriptedModel([calls("act", id="1"), calls("act", id="2")], "ok"), tools=[act])
+    sub = Agent(
+        name="sub",
+        model=ScriptedModel([calls("act", id="1"), calls("act", id="2")], "ok"),
+        tools=[act],
+    )
     line = [calls("act", id="1"), calls("sub", id="2", prompt="x"), calls("act", id="3")]
     run = Agent(name="top", model=ScriptedModel(line, "never"), tools=[act, sub]).run(
         "x", limits=Limits(tool_calls=most)
@@ -109,7 +116,9 @@ async def test_tool_calls_of_sub_agents_count(most: int) -> None:
 async def test_a_budget_outlives_a_stop() -> None:
     act = Tool(lambda: 1, name="act", needs_approval=True)
     model = ScriptedModel(calls("act"), calls("act"), "never")
-    run: Any = Agent(name="a", model=model, tools=[act]).run("x", limits=Limits(requests=2, tokens=1000))
+    run: Any = Agent(name="a", model=model, tools=[act]).run(
+        "x", limits=Limits(requests=2, tokens=1000)
+    )
     for _ in range(2):
         with pytest.raises(Exception, match="waits"):
             await run

@@ -1,6 +1,6 @@
 """Whole event logs of typical runs, as they must stay. Look at the difference, then write anew:
 
-    MASTRA_NB_GOLDEN=write python -m pytest tests/flows/test_golden.py
+MASTRA_NB_GOLDEN=write python -m pytest tests/flows/test_golden.py
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ async def slow(ctx: Context) -> None:
 
 
 async def plain() -> Run[Any]:
-    run = Agent(name="greeter", model=ScriptedModel("Hello there."), instructions="Greet.").run("Hi")
+    run = Agent(name="greeter", model=ScriptedModel("Hello there."), instructions="Greet.").run(
+        "Hi"
+    )
     await run
     return run
 
@@ -101,7 +103,9 @@ async def interrupt() -> Run[Any]:
 
 
 async def sub_agent() -> Run[Any]:
-    sub = Agent(name="researcher", model=ScriptedModel(calls("add", a=2, b=2), "Four."), tools=[add])
+    sub = Agent(
+        name="researcher", model=ScriptedModel(calls("add", a=2, b=2), "Four."), tools=[add]
+    )
     model = ScriptedModel(calls("researcher", prompt="2 + 2?"), "It says four.")
     run = Agent(name="boss", model=model, tools=[sub]).run("Ask")
     await run

@@ -128,7 +128,12 @@ async def test_deps_reach_tools() -> None:
 
 async def test_a_sub_agent_keeps_its_own_limits() -> None:
     def sub(limits: Limits) -> Agent[Any]:
-        return Agent(name="sub", model=ScriptedModel(*[calls("f")] * 9), tools=[Tool(lambda: 1, name="f")], limits=limits)
+        return Agent(
+            name="sub",
+            model=ScriptedModel(*[calls("f")] * 9),
+            tools=[Tool(lambda: 1, name="f")],
+            limits=limits,
+        )
 
     for limits, reason in [
         (Limits(requests=2), "the budget of 2 requests is used up"),
@@ -141,7 +146,9 @@ async def test_a_sub_agent_keeps_its_own_limits() -> None:
         told = run.view.messages[-2][2].parts[0]
         assert reason in told.output  # type: ignore[union-attr]
     for limits in (Limits(requests=3), Limits(tool_calls=1), Limits(tokens=60)):
-        run = agent(calls("sub", prompt="x"), "Ok.", tools=[sub(Limits(requests=9))]).run("x", limits=limits)
+        run = agent(calls("sub", prompt="x"), "Ok.", tools=[sub(Limits(requests=9))]).run(
+            "x", limits=limits
+        )
         with pytest.raises(LimitExceeded) as caught:
             await run
         assert caught.value.details["path"] == ""

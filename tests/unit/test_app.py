@@ -86,7 +86,9 @@ async def test_a_run_that_was_cut_off_before_its_first_commit() -> None:
     from mastra_nb.storage import RunRow
 
     assert app.store is not None
-    await app.store.create(RunRow(id="r_1", name="a", kind="agent", input="x"), owner="gone", lease=0)
+    await app.store.create(
+        RunRow(id="r_1", name="a", kind="agent", input="x"), owner="gone", lease=0
+    )
     run = await app.get_run("r_1")
     with pytest.raises(NotResumable, match="cut off"):
         await run

@@ -72,7 +72,11 @@ async def test_parallel_calls_keep_order_and_ids() -> None:
         return n
 
     line = [calls("wait", id=f"c{n}", n=n) for n in (3, 1, 2)]
-    line += [calls("fail", id="f", n=1), calls("nothing", id="u"), ToolCall(id="b", name="echo", args="{")]
+    line += [
+        calls("fail", id="f", n=1),
+        calls("nothing", id="u"),
+        ToolCall(id="b", name="echo", args="{"),
+    ]
     model = ScriptedModel(line, "Done.")
     agent = Agent(name="a", model=model, tools=[wait, fail, echo])
     run = agent.run("x")
@@ -104,7 +108,9 @@ async def test_not_too_many_at_once() -> None:
 
 async def test_wrong_calls_are_told_and_have_an_end() -> None:
     wrong = calls("echo", n="x")
-    agent = Agent(name="a", model=ScriptedModel(wrong, wrong, calls("echo", n=1), "Ok."), tools=[echo])
+    agent = Agent(
+        name="a", model=ScriptedModel(wrong, wrong, calls("echo", n=1), "Ok."), tools=[echo]
+    )
     assert await agent.run("x") == "Ok."
     model = ScriptedModel(wrong, calls("nope"), wrong, "never")
     with pytest.raises(ModelOutputError, match="called tools wrongly 3 times in a row"):
@@ -175,7 +181,9 @@ async def test_a_model_without_schemas_is_told_in_words() -> None:
     assert await Agent(name="a", model=model, output=int, instructions="Count.").run("x") == 42
     (request,) = model.requests
     assert request.output is None
-    assert request.messages[0].text.startswith("Count.\n\nAnswer with JSON that fits this schema: {")
+    assert request.messages[0].text.startswith(
+        "Count.\n\nAnswer with JSON that fits this schema: {"
+    )
 
 
 async def test_a_wrong_answer_is_asked_for_again() -> None:
@@ -263,11 +271,20 @@ async def test_processors_see_the_end_of_what_failed() -> None:
 
 
 async def test_a_sub_agent_is_a_tool_of_the_same_run() -> None:
-    sub = Agent(name="Deep thought", description="Thinks.", output=int, model=ScriptedModel('{"value": 42}'))
+    sub = Agent(
+        name="Deep thought", description="Thinks.", output=int, model=ScriptedModel('{"value": 42}')
+    )
     model = ScriptedModel(calls("Deep_thought", prompt="why?"), "42, they say.")
     run = Agent(name="top", model=model, tools=[sub]).run("x")
     assert await run == "42, they say."
-    assert [s.kind for s in run.view.spans.values()] == ["agent", "model", "step", "agent", "model", "model"]
+    assert [s.kind for s in run.view.spans.values()] == [
+        "agent",
+        "model",
+        "step",
+        "agent",
+        "model",
+        "model",
+    ]
     assert results(run.messages[-2])[0][1] == 42
     assert model.requests[0].tools[0].name == "Deep_thought"
     assert run.usage.calls == 3
@@ -282,8 +299,12 @@ async def test_a_sub_agent_without_a_task() -> None:
 
 
 async def test_a_sub_agent_that_uses_up_its_own_steps_is_told() -> None:
-    sub = Agent(name="sub", model=ScriptedModel(*[calls("echo", n=1)] * 9), tools=[echo], max_steps=2)
-    run = Agent(name="top", model=ScriptedModel(calls("sub", prompt="x"), "Ok."), tools=[sub]).run("x")
+    sub = Agent(
+        name="sub", model=ScriptedModel(*[calls("echo", n=1)] * 9), tools=[echo], max_steps=2
+    )
+    run = Agent(name="top", model=ScriptedModel(calls("sub", prompt="x"), "Ok."), tools=[sub]).run(
+        "x"
+    )
     assert await run == "Ok."
     assert results(run.view.messages[-2][2])[0][1] == "no answer after 2 steps"
 

@@ -48,7 +48,12 @@ async def test_without_a_store_agents_share_one_in_memory() -> None:
     one, two = talker(None, "1"), talker(None, "2")
     await one.run("x", thread="shared")
     await two.run("y", thread="shared")
-    assert texts(await two.history("shared")) == ["user: x", "assistant: 1", "user: y", "assistant: 2"]
+    assert texts(await two.history("shared")) == [
+        "user: x",
+        "assistant: 1",
+        "user: y",
+        "assistant: 2",
+    ]
 
 
 async def test_an_application_without_a_store_keeps_its_settings_and_readers() -> None:
@@ -70,7 +75,15 @@ async def test_the_window_never_parts_a_call_from_its_result(services: Services)
     await agent.run("second")
     await agent.run("third")
     last = agent.model.requests[-1].messages  # type: ignore[union-attr]
-    assert [m.role for m in last] == ["user", "assistant", "tool", "assistant", "tool", "assistant", "user"]
+    assert [m.role for m in last] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+        "tool",
+        "assistant",
+        "user",
+    ]
     assert last[0].text == "second"
 
 
@@ -123,7 +136,11 @@ async def test_turns_that_run_at_once_stay_whole(services: Services) -> None:
         return str(n) if request.messages[-1].role == "tool" else calls("nap", n=n % 5)
 
     agent = Agent(
-        name="a", model=ScriptedModel(line, repeat=True), tools=[nap], memory=True, services=services
+        name="a",
+        model=ScriptedModel(line, repeat=True),
+        tools=[nap],
+        memory=True,
+        services=services,
     )
     await asyncio.gather(*(agent.run(str(n), thread="t") for n in range(10)))
     kept = await agent.history("t")

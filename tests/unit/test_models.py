@@ -43,7 +43,12 @@ def test_models_by_name() -> None:
     chain = resolve([one, two])
     assert isinstance(chain, Fallback)
     assert (chain.models, chain.name) == ((one, two), "p/one")
-    for wrong, error in [("gpt", ConfigError), ("nope/x", NotFound), (3, ConfigError), ([], ConfigError)]:
+    for wrong, error in [
+        ("gpt", ConfigError),
+        ("nope/x", NotFound),
+        (3, ConfigError),
+        ([], ConfigError),
+    ]:
         with pytest.raises(error):
             resolve(wrong)  # type: ignore[arg-type]
 

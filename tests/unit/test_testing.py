@@ -39,8 +39,7 @@ async def test_too_many_and_too_few_calls() -> None:
     with pytest.raises(ModelError, match="the script of 1 lines is used up"):
         await agent.run("x")
     with pytest.raises(AssertionError, match="1 of 1 scripted lines left over"):
-        with ScriptedModel("never"):
-            pass
+        ScriptedModel("never").assert_done()
     with pytest.raises(ValueError, match="first"), ScriptedModel("never"):
         raise ValueError("first")
     again = Agent(name="a", model=ScriptedModel("one", "two", repeat=True))
@@ -48,7 +47,9 @@ async def test_too_many_and_too_few_calls() -> None:
 
 
 async def test_it_speaks_in_pieces() -> None:
-    line = Message(role="assistant", parts=(Reasoning(text="thinking it over"), Text(text="said it")))
+    line = Message(
+        role="assistant", parts=(Reasoning(text="thinking it over"), Text(text="said it"))
+    )
     run = Agent(name="a", model=ScriptedModel(line, piece=3)).run("x")
     await run
     deltas = [e.data for e in run.log.events if not e.durable]
@@ -64,9 +65,9 @@ async def test_requests_are_kept() -> None:
 
 
 def test_no_network() -> None:
-    with no_network(), socket.socket() as client:
-        with pytest.raises(AssertionError, match="tried to connect"):
-            client.connect(("127.0.0.1", 9))
+    refused = pytest.raises(AssertionError, match="tried to connect")
+    with no_network(), socket.socket() as client, refused:
+        client.connect(("127.0.0.1", 9))
     with no_network(allow_loopback=True), socket.socket() as client:
         with pytest.raises(OSError, match="refused"):
             client.connect(("127.0.0.1", 9))
