@@ -170,3 +170,15 @@ async def test_a_run_inside_a_tool_may_name_a_thread(services: Services) -> None
     agent = talker(services, calls("outer"), "Ok.", tools=[outer])
     await agent.run("go")
     assert texts(await agent.history("mine")) == ["user: x", "assistant: Hi."]
+
+
+async def test_an_agent_that_remembers_needs_no_named_thread() -> None:
+    model = ScriptedModel("One.", "Two.")
+    one = Agent(name="one", model=model, memory=True)
+    await one.run("first")
+    await one.run("second")
+    assert [m.text for m in model.requests[-1].messages] == ["first", "One.", "second"]
+    assert [m.text for m in await one.history()] == ["first", "One.", "second", "Two."]
+    two = Agent(name="two", model=ScriptedModel("Hi."), memory=True)
+    await two.run("other")
+    assert len(await two.history()) == 2
