@@ -6,6 +6,7 @@ import copy
 import functools
 import re
 from collections.abc import Sequence
+from types import FunctionType
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 import msgspec
@@ -23,7 +24,7 @@ from mastra_nb.runs import Run
 from mastra_nb.schema import Schema, clean
 from mastra_nb.services import Services, ambient
 from mastra_nb.storage import Store
-from mastra_nb.tools import ToolLike, toolset
+from mastra_nb.tools import Tool, ToolLike, toolset
 
 T = TypeVar("T")
 Prompt = str | Message | Sequence[Message]
@@ -73,7 +74,8 @@ class Agent(Generic[T]):
         self.name = name
         self.instructions = instructions
         self.model = model
-        self.tools = tuple(tools)
+        # Now, while the types that its functions name can still be seen.
+        self.tools = tuple(Tool(t) if isinstance(t, FunctionType) else t for t in tools)
         self.output = output
         self.memory = Memory() if memory is True else memory or None
         self.thread = thread

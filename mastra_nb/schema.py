@@ -433,8 +433,10 @@ class Signature:
 def local_names(fn: Callable[..., Any]) -> dict[str, Any] | None:
     """What the annotations of `fn` name in the function that it is being defined in."""
     where = getattr(fn, "__qualname__", "").rpartition(".<locals>")[0]
+    if not where:
+        return None
     hints = [h for h in getattr(fn, "__annotations__", {}).values() if isinstance(h, str)]
-    if not where or not hints:
+    if not hints:
         return None
     frame = sys._getframe(1)
     while frame.f_code.co_qualname != where:

@@ -35,6 +35,29 @@ def test_definitions_that_cannot_work() -> None:
         _ = agent(tools=[Tool(print, name="f"), Tool(input, name="f")]).toolset
 
 
+async def test_functions_see_the_types_beside_them() -> None:
+    @dataclass
+    class Local:
+        n: int
+
+    def make() -> Agent[Any]:
+        def use(thing: Local) -> int:
+            return thing.n
+
+        return agent(calls("use", thing={"n": 3}), "Ok.", tools=[use])
+
+    def use(thing: Local) -> int:
+        return thing.n
+
+    run = agent(calls("use", thing={"n": 3}), "Ok.", tools=[use]).run("x")
+    assert await run == "Ok."
+    assert run.messages[2].parts[0].output == 3  # type: ignore[union-attr]
+    with pytest.raises(SchemaError, match="cannot be resolved"):
+        await make().run("x")
+    with pytest.raises(ConfigError, match="cannot name a tool"):
+        agent(tools=[lambda: 1])
+
+
 async def test_a_model_by_default_by_name_or_not_at_all() -> None:
     bare = Agent(name="a", services=Services(settings=Settings()))
     with pytest.raises(ConfigError, match='agent "a" has no model'):
