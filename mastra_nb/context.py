@@ -78,6 +78,7 @@ class Codec(Generic[O]):
 
 
 PLAIN: Codec[Any] = Codec()
+_UNSEEN: Any = object()
 
 
 _current: ContextVar[Context | None] = ContextVar("mastra_nb_context", default=None)
@@ -193,14 +194,17 @@ class Context:
         run = self.run
         if run.refusal is not None or self.over:
             raise run.refusal or Stopped(f'"{self.path}" has ended; nothing can be called in it')
+        shown: Any = _UNSEEN
         if segment is None:
-            segment = self.segment(target.name, input, key, codec)
+            shown = codec.show(input)
+            segment = self.segment(target.name, shown, key)
         path = f"{self.path}/{segment}" if self.path else segment
         kind, meter, past = target.kind, self.meter, run.past
         child = Context(run, path, self.path or None, kind, meter)
         if path in past.done:
             return codec.load(past.done[path], child)
-        shown = codec.show(input)
+        if shown is _UNSEEN:
+            shown = codec.show(input)
         reserved: Usage | None = None
         if kind == "model":
             if meter.scarce:
@@ -254,7 +258,7 @@ class Context:
     @contextmanager
     def span(self, kind: str, name: str, input: Any = None) -> Iterator[Context]:
         """A span around code that is not a Runnable: the code runs on every drive."""
-        path = f"{self.path}/{self.segment(name, input, None, PLAIN)}"
+        path = f"{self.path}/{self.segment(name, to_json(input), None)}"
         child = Context(self.run, path, self.path or None, kind, self.meter)
         if path in self.run.past.done:
             yield child
@@ -293,11 +297,12 @@ class Context:
         self.emit(Suspended(path=path, reason=reason, payload=to_json(payload), schema=schema))
         raise Suspend(path)
 
-    def segment(self, name: str, input: Any, key: str | None, codec: Codec[Any]) -> str:
+    def segment(self, name: str, shown: Any, key: str | None) -> str:
+        """The last part of a call's path; `shown` is the input as it is journaled."""
         name = name.replace("/", ":")
         if key is not None:
             return f"{name}[{key}]"
-        raw = msgspec.json.encode(codec.show(input), order="sorted")
+        raw = msgspec.json.encode(shown, order="sorted")
         base = f"{name}#{hashlib.sha256(raw).hexdigest()[:10]}"
         if self._ordinals is None:
             self._ordinals = {}

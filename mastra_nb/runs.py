@@ -99,7 +99,7 @@ class Run(Generic[T]):
                     f'"{target.name}" runs inside another run and shares its deps',
                     hint="leave deps= out here, give it to the outer run",
                 )
-            self._segment = self._within.segment(target.name, input, key, codec)
+            self._segment = self._within.segment(target.name, codec.show(input), key)
             self._prefix = f"{self._within.path}/{self._segment}"
             self.log = self._within.run
             self._first = len(self.log.events)

@@ -108,6 +108,12 @@ def test_a_run_that_is_stopped_anywhere_leaves_a_thread_that_goes_on(
         elif isinstance(error, Exception):
             assert run.status in ("suspended", "failed")
         check_laws(run)
+        store = run.log.services.store
+        assert store is not None
+        assert await store.read_events(run.id) == durable(run.log.events)
+        row = await store.get_run(run.id)
+        assert row is not None
+        assert (row.status, row.lease_until) == (run.status, 0.0)
         history = await world.agent.history(run.thread)
         check_history(history)
         assert not history or history[-1].role in ("assistant", "tool")
