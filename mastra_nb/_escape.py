@@ -10,7 +10,7 @@ CONTROLS = "\x00-\x08\x0e-\x1b\x7f"
 _BIDI = "\u202a-\u202e\u2066-\u2069"
 _ESCAPE = re.compile(
     rf"(?P<tex>[$\\])|(?P<space>[{SPACES}])|(?P<bidi>[{_BIDI}])"
-    rf"|(?P<control>[{CONTROLS}])|(?P<mark>[&<>\[\]`*_~|#^]|:(?=/)|(?<=www)\.|^[-+=:]|^\d+[.)](?=\s|$))",
+    rf"|(?P<control>[{CONTROLS}])|(?P<mark>[&<>\[\]`*_~|#^@]|:(?=/)|(?<=www)\.|^[-+=:]|^\d+[.)](?=\s|$))",
     re.IGNORECASE,
 )
 _NOT_WORD = re.compile(r"[^A-Za-z0-9 ,\x80-\U0010ffff]")

@@ -21,7 +21,7 @@ from mastra_nb.messages import Message, ToolSpec, user
 from mastra_nb.models import Model, ModelLike, ModelSettings, ready, resolve
 from mastra_nb.processors import Processor
 from mastra_nb.runs import Run
-from mastra_nb.schema import Schema, clean
+from mastra_nb.schema import Schema, clean, to_json
 from mastra_nb.services import Services, ambient
 from mastra_nb.storage import Store
 from mastra_nb.tools import Tool, ToolLike, toolset
@@ -247,7 +247,7 @@ class _AnswerCodec(Codec[T]):
 class _AgentTool:
     """An agent that another agent may ask; it shares the run, its log and its budgets."""
 
-    kind: ClassVar[Literal["step"]] = "step"
+    kind: ClassVar[Literal["agent"]] = "agent"
 
     def __init__(self, agent: Agent[Any]) -> None:
         self.agent = agent
@@ -262,9 +262,7 @@ class _AgentTool:
         prompt = input.get("prompt") if isinstance(input, dict) else input
         if not isinstance(prompt, str):
             raise ToolArgsError(f'"{self.name}" needs an argument "prompt": the task, as text')
-        codec: Codec[Any] = _AnswerCodec(self.agent)
-        output = await ctx.call(self.agent, prompt, segment=self.agent.name, codec=codec)
-        return codec.dump(output, ctx).value
+        return to_json(await self.agent.invoke(prompt, ctx))
 
 
 def prompt_messages(prompt: Any) -> list[Message]:

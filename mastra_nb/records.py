@@ -163,7 +163,8 @@ class _Reader:
         item: Record = {"type": kind, "name": valid(span.name), "status": span.status}
         if not self._add(items, item):
             return
-        if span.kind == "tool" and span.input not in (None, "", {}):
+        called = span.kind == "tool" or (span.kind == "agent" and isinstance(span.input, dict))
+        if called and span.input not in (None, "", {}):
             item["args"] = self._cap(span.input)
         if span.kind == "tool" and span.status == "ok":
             item["result"] = self._cap(span.output)
@@ -171,7 +172,8 @@ class _Reader:
             item["error"] = _error(span.error)
         if (seconds := span.seconds) is not None:
             item["seconds"] = round(seconds, 2)
-        if span.attempt > 1:
+        # The second attempt of a call that waited for an answer is no retry.
+        if span.attempt > 1 and span.path not in self.view.answers:
             item["attempt"] = span.attempt
         item |= self.inside(span)
         for payload in self.extras.get(span.path, ()) if span.kind == "tool" else ():

@@ -19,13 +19,13 @@ _ICONS = {"tool": "🔧", "agent": "🤖", "workflow": "⛓"}
 _LEVELS = {"debug": "·", "info": "ℹ", "warning": "⚠", "error": "✗"}
 
 
-def bundle(run: Record, *, hosts: frozenset[str] = NO_HOSTS) -> dict[str, Any]:
-    """The MIME bundle of a record.
+def bundle(run: Record, *, hosts: frozenset[str] = NO_HOSTS, told: bool = False) -> dict[str, Any]:
+    """The MIME bundle of a record. `told`: an exception beside it says how the run ended.
 
     Its JSON leaves out every `text` and image that the Markdown holds: `at` is [start, end] of it
     in `text/markdown`, in UTF-16 units as JavaScript counts.
     """
-    doc = _Doc(run, hosts)
+    doc = _Doc(run, hosts, told)
     return {
         MIME: _slim(run, doc.marks),
         "text/markdown": doc.markdown(),
@@ -50,8 +50,8 @@ def markdown(run: Record, *, hosts: frozenset[str] = NO_HOSTS) -> str:
 
 
 class _Doc:
-    def __init__(self, run: Record, hosts: frozenset[str]) -> None:
-        self.run, self.hosts = run, hosts
+    def __init__(self, run: Record, hosts: frozenset[str], told: bool = False) -> None:
+        self.run, self.hosts, self.told = run, hosts, told
         self.blocks: list[str] = []
         self.size = 0
         self.marks: dict[int, list[int]] = {}
@@ -71,17 +71,26 @@ class _Doc:
 
     def _write(self) -> None:
         run = self.run
+        if run["status"] == "new":
+            self._put("○ not started · `await` it, iterate it, or call `.result()`")
         if run["status"] == "running":
             self._put(f"⏳ {' · '.join(escape(s) for s in _doing(run))} …")
         self._body(run)
+        if run["status"] == "done" and not run.keys() & {"text", "output"}:
+            self._put("<small>(no answer)</small>")
+        if not self.told:
+            self._ending()
+        if run["status"] != "running" and (footer := " · ".join(map(escape, _footer(run)))):
+            self._put(f"<small>{footer}</small>")
+
+    def _ending(self) -> None:
+        run = self.run
         if run["status"] == "cancelled":
             self._put(_stopped(run))
         for asked in run.get("pending", ()):
             self._put(_asked_markdown(asked, run.get("run", "")))
         if "error" in run and run["status"] == "failed":
             self._put(_error_markdown(run["error"]))
-        if run["status"] != "running" and (footer := " · ".join(map(escape, _footer(run)))):
-            self._put(f"<small>{footer}</small>")
 
     def _body(self, node: Record) -> None:
         for item in node.get("items", ()):
@@ -116,7 +125,7 @@ class _Doc:
     def _call(self, item: Record) -> None:
         args = item.get("args")
         line = [f"{_ICONS.get(item['type'], '▸')} {code(item['name'])}"]
-        if item["type"] == "tool":
+        if item["type"] == "tool" or args is not None:
             line[0] += f"({escape(_args(args))})"
         line += map(escape, _state(item))
         blocks: list[str] = []
@@ -223,7 +232,9 @@ def _state(item: Record) -> list[str]:
 
 def _footer(run: Record) -> list[str]:
     out = [run["model"]] if "model" in run else []
-    if usage := run.get("usage"):
+    usage = run.get("usage")
+    # A call that was cut off never says what it used.
+    if usage and (usage["input"] or usage["output"]):
         cached = f" ({usage['cached']:,} cached)" if usage["cached"] else ""
         out.append(f"{usage['input']:,} in{cached} / {usage['output']:,} out tokens")
         if usage["cost"] is not None:
@@ -326,7 +337,7 @@ def _text_items(node: Record, pad: str) -> Iterator[str]:
             lines = _pretty(item["data"]).split("\n") if shown else [f"[{item['mime']}]"]
             yield from (pad + line for line in lines)
         else:
-            args = f"({_args(item.get('args'))})" if kind == "tool" else ""
+            args = f"({_args(item.get('args'))})" if kind == "tool" or "args" in item else ""
             got = f" → {_short(json_text(item['result']), 200)}" if "result" in item else ""
             state = "".join(f" · {s}" for s in _state(item))
             yield f"{pad}{_ICONS.get(kind, '▸')} {item['name']}{args}{got}{state}"

@@ -140,7 +140,8 @@ async def _take_up(host: Host, agent: Agent[Any], call: str, output: Any) -> Run
 
 
 def show_run(host: Host, thread: str, form: str, run: Run[Any]) -> dict[str, Any]:
-    return _live.run_bundle(run, thread=thread, change=partial(_change, host, form))
+    change = partial(_change, host, form)
+    return _live.run_bundle(run, thread=thread, change=change, told=True)
 
 
 def _change(host: Host, form: str, record: dict[str, Any]) -> dict[str, Any]:

@@ -86,7 +86,6 @@ async def _status(host: Host, _: str) -> None:
         ("Python", sys.version.split()[0]),
         ("IPython", _version("IPython")),
         ("ipykernel", _version("ipykernel") if host.in_kernel else "not in a kernel"),
-        ("event loop", _loop_name()),
     ]
     problems = [
         text
@@ -109,11 +108,6 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _loop_name() -> str:
-    loop = asyncio.get_running_loop()
-    return f"{type(loop).__module__.partition('.')[0]} {type(loop).__name__}"
 
 
 async def _models(host: Host, _: str) -> None:
@@ -206,7 +200,8 @@ def _money(cost: float | None) -> str:
 
 
 async def _run(host: Host, arg: str) -> None:
-    """`arg` is a number of this kernel's list, an id or its beginning; "" is the newest."""
+    """`arg` is a number of this kernel's list, an id or its beginning; "last" the newest."""
+    arg = "" if arg == "last" else arg
     views = list(host.views.values())
     if not arg or (arg.isdecimal() and 1 <= int(arg) <= len(views)):
         if not views:

@@ -8,7 +8,8 @@ from typing import Any
 from mastra_nb.config import redact
 from mastra_nb.errors import MastraError, RunSuspended, Stopped
 
-_RED, _YELLOW, _DIM, _OFF = "\x1b[31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
+# No colour: front ends draw this on pink or red, where none is readable in every theme.
+_BOLD, _OFF = "\x1b[1m", "\x1b[0m"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -22,14 +23,14 @@ def lines(error: MastraError) -> list[str]:
     message = plain(redact(error.message))
     hint = plain(redact(error.hint))
     if isinstance(error, Stopped):
-        return [f"{_YELLOW}■ stopped{_OFF} {message.removeprefix('stopped ')}"]
+        return [f"{_BOLD}■ stopped{_OFF} {message.removeprefix('stopped ')}"]
     if isinstance(error, RunSuspended):
         id = getattr(error.run, "id", error.run)
-        head = f"{_YELLOW}⏸ suspended{_OFF} {id} · {message.rpartition(' waits: ')[2]}"
+        head = f"{_BOLD}⏸ suspended{_OFF} {id} · {message.rpartition(' waits: ')[2]}"
         return [f"{head} · %resume {id} approve"]
-    out = [f"{_RED}{type(error).__name__}{_OFF}: {message}"]
+    out = [f"{_BOLD}{type(error).__name__}{_OFF}: {message}"]
     if hint:
-        out.append(f"  {_DIM}→{_OFF} {hint}")
+        out.append(f"  → {hint}")
     return out
 
 

@@ -245,9 +245,17 @@ class Result(Generic[T]):
 
 
 def run_bundle(
-    run: Run[Any], *, thread: str = "", change: Callable[[Any], Any] | None = None
+    run: Run[Any],
+    *,
+    thread: str = "",
+    change: Callable[[Any], Any] | None = None,
+    told: bool = False,
 ) -> dict[str, Any]:
-    """What a cell's output holds. The id is there only while somebody needs it to go on."""
+    """What a cell's output holds. The id is there only while somebody needs it to go on.
+
+    `told`: the cell's own error says how the run ended.
+    """
     record = views.record(run.view, thread=thread, run=run.id)
     hosts = frozenset(run.log.services.settings.image_hosts)
-    return views.bundle(change(record) if change is not None else record, hosts=hosts)
+    shown = change(record) if change is not None else record
+    return views.bundle(shown, hosts=hosts, told=told)
