@@ -46,6 +46,7 @@ soak: $(VENV)/.with-all,test ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow tests
 
 browser: $(VENV)/.with-all,test,browser ## run the tests that drive Chromium
+	$(BIN)/python -m mastra_nb.providers.local pull
 	$(BIN)/python -m pytest tests/browser
 
 clean: ## remove what the other targets made

@@ -117,6 +117,7 @@ class Agent(Generic[T]):
         can only narrow, and remembers only in a thread that it names itself.
         """
         agent = self if output is ... else self.replace(output=output)
+        services = agent._services()
         if (thread is not None or limits is not None) and current() is not None:
             agent = agent.replace(
                 thread=self.thread if thread is None else thread, limits=limits or self.limits
@@ -125,10 +126,10 @@ class Agent(Generic[T]):
             agent,
             prompt,
             codec=_AnswerCodec(agent),
-            services=agent._services(),
+            services=services,
             limits=limits or self.limits,
             deps=deps,
-            thread=self.thread if thread is None else thread,
+            thread=self._thread(services) if thread is None else thread,
             key=key,
         )
 
@@ -141,8 +142,9 @@ class Agent(Generic[T]):
 
     async def history(self, thread: str | None = None, *, last: int | None = None) -> list[Message]:
         """The messages of a thread (default: the agent's own), or the `last` n of them."""
-        store = (self._services() or ambient()).store
-        found = await store.read_messages(thread or self.thread, last=last) if store else []
+        services = self._services()
+        store, name = (services or ambient()).store, thread or self._thread(services)
+        found = await store.read_messages(name, last=last) if store else []
         return [m.message for m in found]
 
     def load(self, id: str, prompt: Any, **options: Any) -> Run[T]:
@@ -200,6 +202,12 @@ class Agent(Generic[T]):
         if self._resolved is None or self._resolved[0] is not wanted:
             self._resolved = (wanted, resolve(wanted))
         return self._resolved[1]
+
+    def _thread(self, services: Services | None) -> str:
+        """Its conversation: the one it names, or if it remembers one that ends with the session."""
+        if self.thread or self.memory is None:
+            return self.thread
+        return f"{self.name}@{(services or ambient()).session}"
 
     def _services(self) -> Services | None:
         """Its application's; else None (the run finds the ambient ones). Where there is no store

@@ -68,6 +68,10 @@ class Codec(Generic[O]):
     def load(self, value: Any, ctx: Context) -> O:
         return value  # type: ignore[no-any-return]
 
+    def foresee(self, target: Any, input: Any) -> Usage:
+        """The most that a model call is expected to spend; asked if the run has a budget."""
+        return Usage()
+
     def salvage(self, ctx: Context) -> Usage | None:
         """Called when the call failed or was cancelled: keep what there is."""
         return None
@@ -197,10 +201,11 @@ class Context:
         if path in past.done:
             return codec.load(past.done[path], child)
         shown = codec.show(input)
+        reserved: Usage | None = None
         if kind == "model":
             if meter.scarce:
-                await meter.room()
-            meter.admit_model()
+                reserved = await meter.room(codec.foresee(target, input))
+            meter.admit_model(reserved)
         elif kind == "tool":
             meter.admit_tool()
         attempt = past.attempts.get(path, 0) + 1
@@ -229,7 +234,7 @@ class Context:
         finally:
             _current.reset(token)
             if kind == "model":
-                meter.settle(usage)
+                meter.settle(usage, reserved)
         child.emit(SpanEnded(status="ok", output=recorded.value, usage=usage))
         await run.commit()
         return output

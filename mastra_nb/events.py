@@ -298,6 +298,16 @@ class View(msgspec.Struct, kw_only=True):
                     return message.text
         return ""
 
+    @property
+    def waits_for(self) -> str:
+        """What is pending, in words."""
+        return ", ".join(
+            f'approval of "{s.payload.get("tool")}"'
+            if s.reason == "approval" and isinstance(s.payload, dict)
+            else s.reason
+            for s in self.pending.values()
+        )
+
     def apply(self, event: Event) -> None:
         data, path = event.data, event.span
         if isinstance(data, DELTAS):

@@ -28,8 +28,8 @@ class Meter:
     """Counts what a run uses and refuses the call that would cross a limit.
 
     What a model call will spend is unknown until it ends. While tokens or money are limited,
-    a call is let in beside others only if all of them could be as large as the largest one so
-    far and still fit: so calls at the edge go one by one, and at most one crosses the line.
+    a call is let in beside others only if all of them fit though each spends the most that is
+    to be expected of it: so calls at the edge go one by one, and at most one crosses the line.
 
     A part of a run at `path` may have limits of its own: its meter counts into those `above` too.
     """
@@ -45,7 +45,8 @@ class Meter:
             m.limits.tokens is not None or m.limits.cost is not None for m in self.chain
         )
         self._in_flight = 0
-        self._largest: Usage | None = None
+        self._reserved = Usage()
+        self._largest = Usage()
         self._waiting: list[asyncio.Future[None]] = []
 
     def restore(self, used: Iterable[tuple[str, str, Usage | None]]) -> None:
@@ -59,23 +60,28 @@ class Meter:
                     self.requests += max(0, usage.calls - 1)
                     self.usage = self.usage + usage
 
-    async def room(self) -> None:
-        """Wait until there is tokens and money for a model call. Raises LimitExceeded."""
+    async def room(self, need: Usage) -> Usage:
+        """Wait until there are tokens and money for a model call that is expected to spend no
+        more than `need`. Returns what to reserve for it. Raises LimitExceeded.
+        """
         waiting = self.chain[-1]._waiting
         while True:
+            need = _larger(need, self.chain[-1]._largest)
             for meter in self.chain:
                 meter._check_spent()
-            if all(m._in_flight == 0 or m._all_fit() for m in self.chain):
-                return
+            if all(m._in_flight == 0 or m._fits(need) for m in self.chain):
+                return need
             future = asyncio.get_running_loop().create_future()
             waiting.append(future)
             await future
 
-    def admit_model(self) -> None:
+    def admit_model(self, reserve: Usage | None = None) -> None:
         """Raises LimitExceeded; the call it was asked for must then not be made."""
         self.count_retry()
         for meter in self.chain:
             meter._in_flight += 1
+            if reserve is not None:
+                meter._reserved = _plus(meter._reserved, reserve, 1)
 
     def admit_tool(self) -> None:
         """Raises LimitExceeded; the call it was asked for must then not be made."""
@@ -95,27 +101,21 @@ class Meter:
         for meter in self.chain:
             meter.requests += 1
 
-    def settle(self, usage: Usage | None) -> None:
+    def settle(self, usage: Usage | None, reserved: Usage | None = None) -> None:
         """A model call that was let in has ended."""
         for meter in self.chain:
             meter._in_flight -= 1
+            if reserved is not None:
+                meter._reserved = _plus(meter._reserved, reserved, -1)
             if usage is not None:
-                meter._add(usage)
+                meter.usage = meter.usage + usage
+                if meter.scarce:
+                    meter._largest = _larger(meter._largest, usage)
         waiting = self.chain[-1]._waiting
         for future in waiting:
             if not future.done():
                 future.set_result(None)
         waiting.clear()
-
-    def _add(self, usage: Usage) -> None:
-        self.usage = self.usage + usage
-        if self.scarce:
-            old = self._largest or Usage()
-            self._largest = Usage(
-                input=max(old.input, usage.input),
-                output=max(old.output, usage.output),
-                cost=max(old.cost or 0.0, usage.cost or 0.0),
-            )
 
     def _check_spent(self) -> None:
         tokens, cost = self.limits.tokens, self.limits.cost
@@ -131,15 +131,14 @@ class Meter:
             if (self.usage.cost or 0.0) >= cost:
                 raise self._exceeded("dollars", cost)
 
-    def _all_fit(self) -> bool:
-        if self._largest is None:
-            return False
-        calls = self._in_flight + 1
+    def _fits(self, need: Usage) -> bool:
         tokens, cost = self.limits.tokens, self.limits.cost
-        if tokens is not None and self.usage.total + calls * self._largest.total > tokens:
+        if tokens is not None and self.usage.total + self._reserved.total + need.total > tokens:
             return False
-        spent = (self.usage.cost or 0.0) + calls * (self._largest.cost or 0.0)
-        return cost is None or spent <= cost
+        if cost is None:
+            return True
+        spent = (self.usage.cost or 0.0) + (self._reserved.cost or 0.0)
+        return need.cost is not None and spent + need.cost <= cost
 
     def _exceeded(self, what: str, limit: float) -> LimitExceeded:
         return LimitExceeded(
@@ -147,6 +146,26 @@ class Meter:
             hint="raise it with limits=Limits(...) or ask for less",
             details={"limit": what, "value": limit, "path": self.path},
         )
+
+
+def _larger(one: Usage, two: Usage) -> Usage:
+    """Of each the larger; an unknown cost is larger than any, that of no call is nothing."""
+    costs = [u.cost for u in (one, two) if u.calls]
+    known = [c for c in costs if c is not None]
+    return Usage(
+        input=max(one.input, two.input),
+        output=max(one.output, two.output),
+        cost=max(known) if len(known) == len(costs) and known else None,
+        calls=1,
+    )
+
+
+def _plus(one: Usage, two: Usage, sign: int) -> Usage:
+    return Usage(
+        input=one.input + sign * two.input,
+        output=one.output + sign * two.output,
+        cost=(one.cost or 0.0) + sign * (two.cost or 0.0),
+    )
 
 
 async def within(seconds: float | None, work: Awaitable[T], path: str = "") -> T:

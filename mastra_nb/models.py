@@ -94,6 +94,12 @@ class ModelCodec(Codec[Reply]):
         added = ctx.run.message(value["message"])
         return Reply(message=added.message, finish=value["finish"], model=value["model"])
 
+    def foresee(self, target: Model, input: ModelRequest) -> Usage:
+        """No token is shorter than a byte."""
+        size = len(msgspec.json.encode((input.messages, input.tools, input.output)))
+        most = Usage(input=size, output=input.settings.max_tokens or _LONG_ANSWER, calls=1)
+        return msgspec.structs.replace(most, cost=cost(target.name, most))
+
     def salvage(self, ctx: Context) -> Usage | None:
         """What was said is kept, half tool calls are dropped: no provider accepts them back."""
         deltas = ctx.run.deltas(ctx.path)
@@ -109,6 +115,8 @@ class ModelCodec(Codec[Reply]):
 
 
 MODEL = ModelCodec()
+# Tokens to expect of an answer whose length nobody limits.
+_LONG_ANSWER = 4096
 
 
 def digest(request: ModelRequest) -> str:

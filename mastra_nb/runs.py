@@ -239,8 +239,8 @@ class Run(Generic[T]):
                 if done:
                     break
                 await log.more(i, lambda: self._done)
-        except asyncio.CancelledError:
-            await self._stop_and_rest()
+        except asyncio.CancelledError as error:
+            await self._stop_and_rest(error)
             raise
         if strict and self._error is not None and not isinstance(self._error, RunSuspended):
             raise self._error
@@ -424,8 +424,8 @@ class Run(Generic[T]):
                 self._start()
                 try:
                     await self._until_rest()
-                except asyncio.CancelledError:
-                    await self._stop_and_rest()
+                except asyncio.CancelledError as error:
+                    await self._stop_and_rest(error)
                     raise
         return self._outcome()
 
@@ -441,11 +441,13 @@ class Run(Generic[T]):
             self._watchers.append((loop, future))
         await future
 
-    async def _stop_and_rest(self) -> None:
+    async def _stop_and_rest(self, why: asyncio.CancelledError) -> None:
         self.cancel()
         # A second interrupt ends the wait.
         with contextlib.suppress(asyncio.CancelledError):
             await self._until_rest()
+        if self._services.on_interrupt is not None:
+            self._services.on_interrupt(why, self)
 
     def _rest(self) -> None:
         with self._lock:
@@ -571,7 +573,7 @@ class Run(Generic[T]):
 
     def _suspended(self) -> RunSuspended:
         return RunSuspended(
-            f'run "{self.id}" of "{self.name}" waits: {_waits_for(self.view)}',
+            f'run "{self.id}" of "{self.name}" waits: {self.view.waits_for}',
             run=self,
             hint=f"run.resume(answer), or %resume {self.id} approve",
         )
@@ -588,13 +590,3 @@ class _Timed(Generic[T]):
 
     async def invoke(self, input: Any, ctx: Context, /) -> T:
         return await within(self._seconds, self.target.invoke(input, ctx))
-
-
-def _waits_for(view: View) -> str:
-    waits = [
-        f'approval of "{s.payload.get("tool")}"'
-        if s.reason == "approval" and isinstance(s.payload, dict)
-        else s.reason
-        for s in view.pending.values()
-    ]
-    return ", ".join(waits)

@@ -19,7 +19,8 @@ class Services:
 
     `wrap_model` puts record/replay or a cache around a model; `now` is the clock of events.
     `sinks` see every event of every run, where it happens (a sync tool's thread too), and must
-    not block; one that raises is taken out.
+    not block; one that raises is taken out. `session` names the threads of conversations that
+    nobody has named. `on_interrupt` is told when the cancellation of a reader has stopped a run.
     """
 
     def __init__(
@@ -37,6 +38,8 @@ class Services:
         self.new_id = new_id or random_id
         self.now = now
         self.sinks: list[Callable[[Event], None]] = []
+        self.session = secrets.token_hex(4)
+        self.on_interrupt: Callable[[BaseException, Any], None] | None = None
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 

@@ -119,9 +119,11 @@ class _Doc:
         if item["type"] == "tool":
             line[0] += f"({escape(_args(args))})"
         line += map(escape, _state(item))
-        blocks = [_block(args)] if args is not None else []
+        blocks: list[str] = []
+        if args is not None:
+            blocks += ["<small>arguments</small>", _block(args)]
         if "result" in item:
-            blocks.append(_block(item["result"]))
+            blocks += ["<small>result</small>", _block(item["result"])]
         if "error" in item:
             blocks.append(_error_markdown(item["error"]))
         self._fold(" · ".join(line), blocks, item)

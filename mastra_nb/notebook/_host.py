@@ -21,7 +21,7 @@ from mastra_nb.errors import MastraError, NotFound, StorageError
 from mastra_nb.events import Event, SpanEnded, SpanStarted, View
 from mastra_nb.messages import Usage
 from mastra_nb.models import ReplayMode
-from mastra_nb.notebook import _config, _values
+from mastra_nb.notebook import _config, _live, _values
 from mastra_nb.notebook._attach import CellCalls, notebook_name
 from mastra_nb.notebook._errors import one_line
 from mastra_nb.notebook._live import Bundle, Cell, Final, Screen, Terminal
@@ -65,6 +65,7 @@ class Host:
         self.url = ""
         self.store: Store = self._open()
         self.app = Mastra(storage=self.store, settings=self.options.settings)
+        self.app.services.on_interrupt = _live.mark_interrupt
         self.app.services.sinks.append(self._see)
         self.replay = Replay(self.services)
         self._apply()
@@ -106,6 +107,7 @@ class Host:
     def _apply(self) -> None:
         settings = self.options.settings
         services = self.services
+        services.session = "replay" if settings.replay == "only" else self.token
         if settings.replay != self.replay.mode or services.store is None:
             self.replay.set(settings.replay, self.store)
         elif settings.replay != "only":
@@ -209,8 +211,7 @@ class Host:
 
     def kernel_thread(self, agent: str) -> str:
         """A conversation that lives as long as this kernel."""
-        token = "replay" if self.replay_mode == "only" else self.token
-        return self._threads.get(agent, f"{agent}@{token}")
+        return self._threads.get(agent, f"{agent}@{self.services.session}")
 
     def adopt_thread(self, agent: Agent[Any], thread: str) -> None:
         """An unfinished run was taken up: its conversation goes on, in the thread it began in."""

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from mastra_nb import portal, views
 from mastra_nb.events import ReasoningDelta, SpanEnded, SpanStarted, TextDelta
 from mastra_nb.messages import Usage
-from mastra_nb.notebook._errors import plain, stopped
+from mastra_nb.notebook._errors import lines, plain, stopped
 from mastra_nb.runs import Run
 
 T = TypeVar("T")
@@ -169,6 +169,14 @@ def said(run: Run[Any]) -> int:
     """Pieces of text the model has sent: about one for each token."""
     kinds = (TextDelta, ReasoningDelta)
     return sum(isinstance(event.data, kinds) for event in list(run.log.events))
+
+
+def mark_interrupt(error: BaseException, run: Run[Any]) -> None:
+    """A plain `await run` in a cell: the cancellation goes on, as asyncio wants it, and IPython
+    shows it as our one line.
+    """
+    shown = lines(stopped(said(run)))
+    error._render_traceback_ = lambda: shown  # type: ignore[attr-defined]
 
 
 def _uncancel() -> None:

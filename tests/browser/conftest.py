@@ -47,7 +47,8 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
+# One cache for the tests of a module: JupyterLab's code is fetched and compiled once.
+@pytest.fixture(scope="module")
 def context(browser: Browser) -> Iterator[BrowserContext]:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     yield context
@@ -56,7 +57,9 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def lab(context: BrowserContext, server: Server, shots: Path) -> Iterator[Lab]:
-    watch = Watch(context, server.url)
-    yield Lab(context.new_page(), server, watch, shots)
+    page = context.new_page()
+    watch = Watch(page, server.url)
+    yield Lab(page, server, watch, shots)
+    page.close()
     server.shutdown_kernels()
     watch.assert_clean()

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from playwright.sync_api import BrowserContext, CDPSession, Locator, Page, WebSocket
+from playwright.sync_api import CDPSession, Dialog, Locator, Page, WebSocket
 
 Theme = Literal["light", "dark"]
 THEMES: Mapping[Theme, str] = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
@@ -161,27 +161,25 @@ class Watch:
     A payload that runs calls `window.canary(...)`, opens a dialog, or asks another host.
     """
 
-    def __init__(self, context: BrowserContext, origin: str) -> None:
+    def __init__(self, page: Page, origin: str) -> None:
         self.origin = origin
         self.foreign: list[str] = []
         self.dialogs: list[str] = []
+        self.popups: list[str] = []
         self.errors: list[str] = []
         self.canary: list[str] = []
         self.allowed: set[str] = set()
         # A binding outlives navigation, so a payload that leaves the page is caught as well.
-        context.expose_binding("canary", lambda source, *args: self.canary.append(repr(args)))
-        context.on("request", lambda request: self._asked(request.url))
-        context.on("page", self._page)
-
-    def _page(self, page: Page) -> None:
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.expose_binding("canary", lambda source, *args: self.canary.append(repr(args)))
+        page.on("request", lambda request: self._asked(request.url))
         page.on("websocket", lambda socket: self._asked(socket.url))
+        page.on("popup", lambda popup: self.popups.append(popup.url))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("dialog", self._dialog)
 
-        def dialog(shown: Any) -> None:
-            self.dialogs.append(shown.message)
-            shown.dismiss()
-
-        page.on("dialog", dialog)
+    def _dialog(self, dialog: Dialog) -> None:
+        self.dialogs.append(dialog.message)
+        dialog.dismiss()
 
     def _asked(self, url: str) -> None:
         parts = urlsplit(url)
@@ -196,6 +194,7 @@ class Watch:
     def assert_clean(self) -> None:
         assert not self.canary, f"a payload ran: {self.canary}"
         assert not self.dialogs, f"a payload opened dialogs: {self.dialogs}"
+        assert not self.popups, f"a payload opened windows: {self.popups}"
         assert not self.foreign, f"the page asked other hosts: {self.foreign}"
 
 

@@ -24,7 +24,9 @@ def plain(server: Server) -> Path:
 
 
 def test_plain_notebook(lab: Lab, plain: Path) -> None:
+    assert lab.server.api("GET", "kernels") == []
     notebook = lab.open(plain)
+    assert len(lab.server.api("GET", "kernels")) == 1
 
     assert notebook.run_all()
 
@@ -36,12 +38,6 @@ def test_plain_notebook(lab: Lab, plain: Path) -> None:
     assert notebook.save().cells[1].outputs[0].text == "42\n"
     assert lab.traffic.counts["display_data"] + lab.traffic.counts["execute_result"] == 1
     assert lab.metrics()["TaskDuration"] > 0
-
-
-def test_sessions_end_between_tests(lab: Lab, server: Server, plain: Path) -> None:
-    assert server.api("GET", "kernels") == []
-    lab.open(plain)
-    assert len(server.api("GET", "kernels")) == 1
 
 
 def test_watch_sees_what_a_page_should_not_do(lab: Lab, server: Server) -> None:
@@ -61,4 +57,5 @@ def test_watch_sees_what_a_page_should_not_do(lab: Lab, server: Server) -> None:
     assert watch.canary == ["('ran',)"]
     assert set(watch.foreign) == {"http://192.0.2.1/pixel.png"}
     assert watch.dialogs == ["1"]
-    watch.canary.clear(), watch.foreign.clear(), watch.dialogs.clear()
+    for found in (watch.canary, watch.foreign, watch.dialogs):
+        found.clear()

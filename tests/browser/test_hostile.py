@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 from nbconvert import HTMLExporter
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import BrowserContext, Page
 
 from tests.browser.lab import Lab, Notebook, Server, Watch
 
@@ -130,7 +130,7 @@ ACTIVE = """root => {
 
 
 def test_hostile_text_stays_text(
-    lab: Lab, server: Server, browser: Browser, tmp_path: Path
+    lab: Lab, server: Server, context: BrowserContext, tmp_path: Path
 ) -> None:
     notebook = lab.open(server.write("hostile.ipynb", CELLS))
     for index in range(len(CELLS)):
@@ -153,14 +153,13 @@ def test_hostile_text_stays_text(
     page = tmp_path / "hostile.html"
     exporter = HTMLExporter()
     page.write_text(exporter.from_notebook_node(saved)[0], encoding="utf-8")
-    context = browser.new_context()
-    watch = Watch(context, page.as_uri())
+    tab = context.new_page()
+    watch = Watch(tab, page.as_uri())
     # nbconvert's own template loads these; nothing else may be asked for.
     watch.allowed |= {exporter.require_js_url, exporter.mathjax_url, exporter.mermaid_js_url}
-    tab = context.new_page()
     tab.goto(page.as_uri(), wait_until="domcontentloaded")
     _assert_inert(tab, watch)
-    context.close()
+    tab.close()
 
 
 def _payloads() -> tuple[str, ...]:

@@ -186,9 +186,12 @@ def finished(events: Iterable[Event]) -> dict[str, SpanEnded]:
         if isinstance(event.data, SpanStarted):
             kinds[event.span] = event.data.kind
             out.pop(event.span, None)
-        elif isinstance(event.data, SpanEnded) and kinds[event.span] in ("model", "tool"):
-            if event.data.status != "cancelled":
-                out[event.span] = event.data
+        elif (
+            isinstance(event.data, SpanEnded)
+            and event.data.status != "cancelled"
+            and kinds[event.span] in ("model", "tool")
+        ):
+            out[event.span] = event.data
     return out
 
 

@@ -53,7 +53,7 @@ class Output:
     def answer(self) -> str:
         """The Markdown of the one run that is shown, without its footer."""
         (shown,) = self.shown
-        return str(shown["text/markdown"]).partition("\n\n<small>")[0]
+        return str(shown["text/markdown"]).rpartition("\n\n<small>")[0]
 
     @property
     def head(self) -> str:

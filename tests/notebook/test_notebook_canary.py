@@ -61,7 +61,8 @@ def test_a_key_that_is_used_appears_nowhere(start: Start, echo: ThreadingHTTPSer
     outputs = [
         repr(kernel.run(code))
         for code in (
-            "%load_ext mastra_nb\nfrom mastra_nb.config import *\nconfigure_logging(load_settings())",
+            "%load_ext mastra_nb",
+            "from mastra_nb.config import *\nconfigure_logging(load_settings())",
             "%mastra replay record",
             "%%agent good -m openai/good --memory\nBe kind.",
             "%ask good Hello",

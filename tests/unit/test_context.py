@@ -265,7 +265,7 @@ async def test_a_store_that_fails_stops_the_run_at_once() -> None:
         for i in range(5):
             try:
                 await ctx.call(inner, i)
-            except Exception:  # noqa: S112
+            except Exception:
                 continue
             done += 1
         return done

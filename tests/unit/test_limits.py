@@ -15,12 +15,12 @@ def used(tokens: int, cost: float | None = 0.0) -> Usage:
 
 
 async def spend(meter: Meter, tokens: int, log: list[int], cost: float | None = 0.0) -> None:
-    await meter.room()
-    meter.admit_model()
+    reserved = await meter.room(used(tokens, cost))
+    meter.admit_model(reserved)
     log.append(1)
     await asyncio.sleep(0.001)
     log.append(-1)
-    meter.settle(used(tokens, cost))
+    meter.settle(used(tokens, cost), reserved)
 
 
 @pytest.mark.parametrize("limit", [1, 7, 10, 35, 100, 200])
@@ -43,7 +43,7 @@ async def test_there_is_room_for_many_where_there_is_room() -> None:
     for step in log:
         together += step
         most = max(most, together)
-    assert most == 19
+    assert most == 20
 
 
 async def test_money() -> None:
@@ -59,16 +59,32 @@ async def test_money() -> None:
         await spend(unknown, 1, log, None)
 
 
+async def test_calls_that_are_larger_than_expected_are_expected_to_be_so() -> None:
+    meter = Meter(Limits(tokens=1000))
+
+    async def call() -> None:
+        reserved = await meter.room(used(1))
+        meter.admit_model(reserved)
+        await asyncio.sleep(0.001)
+        meter.settle(used(300), reserved)
+
+    await call()
+    results = await asyncio.gather(*(call() for _ in range(9)), return_exceptions=True)
+    assert sum(r is None for r in results) == 3
+    assert meter.usage.total == 1200
+
+
 async def test_who_waits_may_leave() -> None:
-    meter, log = Meter(Limits(tokens=100)), []
+    meter, log = Meter(Limits(tokens=15)), []
     first = asyncio.create_task(spend(meter, 10, log))
     await asyncio.sleep(0)
     waiting = [asyncio.create_task(spend(meter, 10, log)) for _ in range(3)]
     await asyncio.sleep(0)
     waiting[0].cancel()
     results = await asyncio.gather(first, *waiting, return_exceptions=True)
-    assert [type(r).__name__ for r in results] == ["NoneType", "CancelledError", *["NoneType"] * 2]
-    assert meter.usage.total == 30
+    names = [type(r).__name__ for r in results]
+    assert names == ["NoneType", "CancelledError", "NoneType", "LimitExceeded"]
+    assert meter.usage.total == 20
 
 
 def test_calls_and_tools_are_counted_to_the_number() -> None:

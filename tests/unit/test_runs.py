@@ -270,7 +270,9 @@ async def test_a_reader_that_leaves_changes_nothing() -> None:
 
 
 async def test_partials_grow() -> None:
-    agent = Agent(name="a", output=dict[str, Any], model=ScriptedModel('{"a": [1, 2], "b": "xy"}', piece=4))
+    agent = Agent(
+        name="a", output=dict[str, Any], model=ScriptedModel('{"a": [1, 2], "b": "xy"}', piece=4)
+    )
     run = agent.run("x")
     grown = [p async for p in run.partials()]
     assert grown[-1] == await run == {"a": [1, 2], "b": "xy"}
@@ -341,7 +343,9 @@ async def test_stopped_in_the_middle_of_a_tool(kind: str) -> None:
     run = agent.run("x", thread=kind)
 
     def ready() -> bool:
-        return slow.began.is_set() and any(s.name == "fast" and s.ended for s in run.view.spans.values())
+        return slow.began.is_set() and any(
+            s.name == "fast" and s.ended for s in run.view.spans.values()
+        )
 
     assert await stop_when(run, ready, run.cancel) < 0.5
     slow.free.set()
@@ -353,7 +357,7 @@ async def test_stopped_in_the_middle_of_a_tool(kind: str) -> None:
 
 
 async def test_a_reader_or_waiter_that_is_cancelled_stops_the_run() -> None:
-    for use in (wait, lambda run: collect(run)):
+    for use in (wait, collect):
         run = teller(delay=0.01).run("x")
         task = asyncio.create_task(use(run))
         while not run.text:
@@ -380,7 +384,12 @@ async def test_a_timeout_around_a_run() -> None:
 
 async def test_stopped_from_another_thread() -> None:
     run = teller(delay=0.02).run("x")
-    assert await stop_when(run, lambda: bool(run.text), lambda: threading.Thread(target=run.cancel).start()) < 0.5
+    assert (
+        await stop_when(
+            run, lambda: bool(run.text), lambda: threading.Thread(target=run.cancel).start()
+        )
+        < 0.5
+    )
 
 
 async def test_stopped_before_it_began() -> None:
@@ -439,7 +448,12 @@ async def test_stopping_reaches_runs_that_a_thread_waits_for() -> None:
             raise
 
     run = Run(Tool(outer), {})
-    assert await stop_when(run, lambda: len(model.requests) == 1 and len(run.log.events) > 6, run.cancel) < 0.5
+    assert (
+        await stop_when(
+            run, lambda: len(model.requests) == 1 and len(run.log.events) > 6, run.cancel
+        )
+        < 0.5
+    )
     await asyncio.sleep(0.1)
     assert [type(e) for e in ended] == [Stopped]
     assert len(model.requests) == 1
@@ -628,7 +642,7 @@ async def test_an_answer_must_fit() -> None:
     agent, _ = asking()
     run = await suspended(agent)
     with pytest.raises(SchemaError, match="'approved' is a required property"):
-        run.resume({}, path=[*run.pending][0])
+        run.resume({}, path=next(iter(run.pending)))
     assert len(run.pending) == 2
 
 

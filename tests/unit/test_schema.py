@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import enum
 import functools
 import json
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Optional, TypedDict
 from unittest.mock import MagicMock
 from uuid import UUID
-
 
 import msgspec
 import numpy as np
@@ -113,7 +112,7 @@ CASES: list[tuple[Any, Any, Any]] = [
     (Pair, [1, "x"], Pair(1, "x")),
     (tuple[int, str], [1, "x"], (1, "x")),
     (set[int], [1, 1], {1}),
-    (datetime.date, "2024-05-06", datetime.date(2024, 5, 6)),
+    (dt.date, "2024-05-06", dt.date(2024, 5, 6)),
     (UUID, "12345678123456781234567812345678", UUID(int=0x12345678123456781234567812345678)),
     (Path, "/tmp/x", Path("/tmp/x")),
     (bytes, "aGk=", b"hi"),
@@ -341,7 +340,7 @@ def test_a_type_that_cannot_be_found_says_what_to_do() -> None:
 
 def test_a_context_imported_for_type_checkers_only_is_found() -> None:
     namespace: dict[str, Any] = {}
-    exec("def f(a: int, ctx: 'Context'): ...", namespace)  # noqa: S102
+    exec("def f(a: int, ctx: 'Context'): ...", namespace)
     assert Tool(namespace["f"]).signature.injected == "ctx"
 
 
@@ -483,8 +482,8 @@ for _ in range(5000):
         (Point(1.0, math.nan, ["t"]), {"x": 1.0, "y": None, "tags": ["t"]}),
         (Mixed(Person(name="A", age=1), Point(1)),
          {"person": {"name": "A", "age": 1}, "point": {"x": 1.0, "y": 0.0, "tags": []}}),
-        (datetime.datetime(2024, 1, 2, 3), "2024-01-02T03:00:00"),
-        (datetime.timedelta(seconds=90), "PT90S"),
+        (dt.datetime(2024, 1, 2, 3, tzinfo=dt.UTC), "2024-01-02T03:00:00Z"),
+        (dt.timedelta(seconds=90), "PT90S"),
         (b"hi", "aGk="),
         (Path("/tmp/x"), "/tmp/x"),
         ("\ud800x", "?x"),
@@ -517,7 +516,7 @@ def test_to_json_never_fails(value: Any) -> None:
 @given(st.text())
 def test_text_can_always_be_encoded(value: str) -> None:
     assert s.to_json(value).encode().decode() == s.clean(value)
-    assert s.clean(value) == value or "\ud7ff" < max(value)
+    assert s.clean(value) == value or max(value) > "\ud7ff"
 
 
 # Text that holds JSON
@@ -548,7 +547,13 @@ def test_parse_json_says_what_is_no_json(text: str | bytes) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("", None), ("x", None), ('{"a": "he', {"a": "he"}), ('{"a": [1, 2', {"a": [1, 2]}), ("\ud800", None)],
+    [
+        ("", None),
+        ("x", None),
+        ('{"a": "he', {"a": "he"}),
+        ('{"a": [1, 2', {"a": [1, 2]}),
+        ("\ud800", None),
+    ],
 )
 def test_partial_json(text: str, value: Any) -> None:
     assert s.partial_json(text) == value
@@ -556,8 +561,8 @@ def test_partial_json(text: str, value: Any) -> None:
 
 def test_validate_against_a_foreign_schema() -> None:
     s.validate({"a": [1]}, {"type": "object"})
+    items = {"type": "array", "items": {"type": "integer"}}
     with pytest.raises(SchemaError, match=re.escape("is not of type 'integer' at ['a'][0]")):
-        items = {"type": "array", "items": {"type": "integer"}}
         s.validate({"a": ["x"]}, {"properties": {"a": items}})
     with pytest.raises(SchemaError, match="the schema itself is wrong"):
         s.validate(1, {"type": "nothing"})

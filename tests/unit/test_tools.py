@@ -8,7 +8,6 @@ import threading
 import time
 from typing import Any
 
-
 import pytest
 
 from mastra_nb.agents import Agent
@@ -248,7 +247,7 @@ async def waiting(wipe: Any, *script: Any) -> Run[Any]:
 async def test_nothing_happens_before_a_person_says_so() -> None:
     wipe, ran = approving()
     run = await waiting(wipe, calls("wipe", path="/x"), "Done.")
-    (path, asked), = run.pending.items()
+    ((path, asked),) = run.pending.items()
     assert path == "a/wipe[0.0]"
     assert asked.payload["tool"] == "wipe"
     assert asked.payload["args"] == {"path": "/x", "force": False}
@@ -328,7 +327,9 @@ async def test_code_decides_what_needs_approval() -> None:
 
     for needs in (lambda args: args["force"], risky):
         wipe, ran = approving(needs)
-        agent = Agent(name="a", model=ScriptedModel(calls("wipe", path="/x"), "Done."), tools=[wipe])
+        agent = Agent(
+            name="a", model=ScriptedModel(calls("wipe", path="/x"), "Done."), tools=[wipe]
+        )
         assert await agent.run("x") == "Done."
         assert ran == [("/x", False)]
         await waiting(wipe, calls("wipe", path="/x", force=True))

@@ -138,9 +138,13 @@ Let me look.
 
 <details><summary>🔧 <code>get&#95;weather</code>(city="Oslo") · 0.3 s</summary>
 
+<small>arguments</small>
+
 ```json
 {"city":"Oslo"}
 ```
+
+<small>result</small>
 
 ```json
 {"temp":12}

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mastra_nb.agents import Agent
+from mastra_nb.errors import ConfigError, LimitExceeded, ModelError, NotFound
+from mastra_nb.events import Noted
+from mastra_nb.limits import Limits
+from mastra_nb.messages import Usage, assistant, user
+from mastra_nb.models import (
+    MODEL,
+    Fallback,
+    ModelRequest,
+    ModelSettings,
+    Recorder,
+    Reply,
+    cost,
+    digest,
+    ready,
+    resolve,
+    set_price,
+)
+from mastra_nb.runs import Run
+from mastra_nb.services import Services
+from mastra_nb.stores.memory import MemoryStore
+from mastra_nb.testing import ScriptedModel, calls
+from mastra_nb.tools import Tool
+
+ASK = ModelRequest(messages=(user("x"),))
+
+
+async def ask(model: Any, limits: Limits | None = None) -> Run[Reply]:
+    run = Run(ready(model, Services()), ASK, codec=MODEL, limits=limits)
+    await run
+    return run
+
+
+def test_models_by_name() -> None:
+    one, two = ScriptedModel(name="p/one"), ScriptedModel(name="p/two")
+    assert resolve(one) is one
+    chain = resolve([one, two])
+    assert isinstance(chain, Fallback)
+    assert (chain.models, chain.name) == ((one, two), "p/one")
+    for wrong, error in [
+        ("gpt", ConfigError),
+        ("nope/x", NotFound),
+        (3, ConfigError),
+        ([], ConfigError),
+    ]:
+        with pytest.raises(error):
+            resolve(wrong)  # type: ignore[arg-type]
+
+
+async def test_the_next_model_answers_if_one_cannot() -> None:
+    down = ScriptedModel(ModelError("overloaded"), name="p/down")
+    run = await ask(Fallback([down, ScriptedModel("Hi.", name="p/up")]))
+    assert (await run).message.text == "Hi."
+    notes = [d.text for _, d in run.view.items if isinstance(d, Noted)]
+    assert notes == ['"p/down" failed (overloaded); going on with "p/up"']
+    assert (run.log.meter.requests, run.usage.calls) == (2, 2)
+
+
+async def test_a_fallback_counts_as_a_request() -> None:
+    models = [ScriptedModel(ModelError("down"), name=f"p/{i}") for i in range(3)]
+    with pytest.raises(LimitExceeded, match="2 requests"):
+        await ask(Fallback(models), Limits(requests=2))
+    assert [len(m.requests) for m in models] == [1, 1, 0]
+    with pytest.raises(ModelError, match="down"):
+        await ask(Fallback([ScriptedModel(ModelError("down"), repeat=True)] * 2))
+
+
+class Mute(ScriptedModel):
+    """Breaks off after it has begun to speak."""
+
+    async def invoke(self, request: Any, ctx: Any) -> Reply:
+        await super().invoke(request, ctx)
+        raise ModelError("cut")
+
+
+async def test_who_has_begun_to_speak_is_not_replaced() -> None:
+    other = ScriptedModel("never")
+    agent = Agent(name="a", model=[Mute("Hel"), other])
+    run = agent.run("x")
+    with pytest.raises(ModelError, match="cut"):
+        await run
+    assert other.requests == []
+    assert (run.messages[-1].text, run.messages[-1].partial) == ("Hel", True)
+
+
+async def test_fallback_requests_are_remembered_when_a_run_goes_on() -> None:
+    act = Tool(lambda: 1, name="act", needs_approval=True)
+    down, up = ScriptedModel(ModelError("down"), repeat=True), ScriptedModel(calls("act"), "never")
+    run = Agent(name="a", model=[down, up], tools=[act]).run("x", limits=Limits(requests=3))
+    with pytest.raises(Exception, match="waits"):
+        await run
+    resumed = run.resume({"approved": True})
+    with pytest.raises(LimitExceeded):
+        await resumed
+    assert (len(down.requests), len(up.requests)) == (2, 1)
+
+
+async def test_prices() -> None:
+    usage = Usage(input=1_000_000, cached=500_000, output=100_000, calls=1)
+    set_price("p/priced", input=2, output=10, cached=1)
+    set_price("p/plain", input=2, output=10)
+    assert cost("p/priced", usage) == pytest.approx(2.5)
+    assert cost("p/plain", usage) == pytest.approx(3)
+    assert cost("p/unknown", usage) is None
+    assert cost("ollama/any", usage) == 0
+    reply = Reply(message=assistant("x"), usage=Usage(input=1000, output=100))
+    run = await ask(ScriptedModel(reply, name="p/plain"))
+    assert (run.usage.cost, run.usage.calls) == (pytest.approx(0.003), 1)
+    assert (await ask(ScriptedModel(reply, name="p/unknown"))).usage.cost is None
+
+
+def test_a_digest_is_of_the_content() -> None:
+    one = ModelRequest(messages=(user("x"),), settings=ModelSettings(extra={"a": 1, "b": 2}))
+    two = ModelRequest(messages=(user("x"),), settings=ModelSettings(extra={"b": 2, "a": 1}))
+    assert digest(one) == digest(two) != digest(ASK)
+
+
+async def recorded(mode: Any, store: Any, *script: Any) -> tuple[list[str], Recorder]:
+    recorder = Recorder(store, mode)
+    services = Services(wrap_model=recorder.wrap, now=recorder.now)
+    model = ScriptedModel(*script)
+    out = []
+    for prompt in ("a", "b", "a"):
+        run = Agent(name="x", model=model, services=services).run(prompt)
+        out.append(await run)
+    return out, recorder
+
+
+async def test_what_was_recorded_is_said_again() -> None:
+    store = MemoryStore()
+    said, recorder = await recorded("record", store, "1", "2", "3")
+    assert (recorder.called, recorder.replayed) == (3, 0)
+    for mode in ("only", "auto"):
+        again, recorder = await recorded(mode, store)
+        assert (again, recorder.called, recorder.replayed) == (said, 0, 3)
+    with pytest.raises(ModelError) as caught:
+        await recorded("only", MemoryStore(), "never")
+    assert caught.value.code == "model.not_recorded"
+    said, recorder = await recorded("auto", MemoryStore(), "1", "2", "never")
+    assert (said, recorder.called) == (["1", "2", "1"], 2)
+
+
+async def test_a_replay_emits_what_a_reader_sees() -> None:
+    store = MemoryStore()
+    await recorded("record", store, "1", "2", "3")
+    recorder = Recorder(store, "only")
+    services = Services(wrap_model=recorder.wrap, now=recorder.now)
+    run = Agent(name="x", model=ScriptedModel(), services=services).run("b")
+    assert "".join([t async for t in run.stream_text()]) == "2"
