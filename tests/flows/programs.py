@@ -164,7 +164,7 @@ def check_laws(run: Run[Any]) -> None:
 def messages_of(events: Sequence[Event], agent: str) -> list[Message]:
     """What the agent at this path would tell a model of its turn."""
     view = fold(events)
-    own = {agent, *(p for p in view.spans if view.spans[p].parent == agent)}
+    own = {agent, *(p for p, s in view.spans.items() if s.parent == agent and s.kind == "model")}
     return [m for path, _, m in view.messages if path in own]
 
 

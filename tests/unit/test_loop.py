@@ -280,7 +280,6 @@ async def test_a_sub_agent_is_a_tool_of_the_same_run() -> None:
     assert [s.kind for s in run.view.spans.values()] == [
         "agent",
         "model",
-        "step",
         "agent",
         "model",
         "model",
@@ -316,7 +315,7 @@ async def test_an_approval_deep_inside() -> None:
     run = top.run("x")
     with pytest.raises(RunSuspended):
         await run
-    assert [*run.pending] == ["top/sub[0.0]/sub/act[0.0]"]
+    assert [*run.pending] == ["top/sub[0.0]/act[0.0]"]
     assert await run.resume({"approved": True}) == "Done."
 
 

@@ -116,7 +116,7 @@ def test_a_result_is_silent_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_how_errors_look() -> None:
-    assert _errors.lines(_errors.stopped(3)) == ["\x1b[33m■ stopped\x1b[0m after 3 tokens"]
+    assert _errors.lines(_errors.stopped(3)) == ["\x1b[1m■ stopped\x1b[0m after 3 tokens"]
 
     @tool(needs_approval=True)
     def send() -> str:
