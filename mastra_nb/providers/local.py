@@ -48,6 +48,7 @@ from mastra_nb.providers._llama import (
 )
 from mastra_nb.providers._local_prompt import (
     answer_prompt,
+    decide_bias,
     decide_prompt,
     decide_schema,
     read_decision,
@@ -117,6 +118,7 @@ class LocalModel:
             "seed": _SEED,
             "max_tokens": request.settings.max_tokens or _MAX_TOKENS,
             "response_format": _format("step", decide_schema(request)),
+            "logit_bias": decide_bias(request),
         }
         return await _generate(engine, messages, options, cuts, _DECIDE, _ignore)
 
