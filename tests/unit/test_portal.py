@@ -247,8 +247,10 @@ def test_cancelling_before_the_start_leaves_no_unawaited_coroutine() -> None:
 
 
 def python(code: str, *, timeout: float = 20) -> subprocess.CompletedProcess[str]:
+    # A job in the background of a script inherits SIGINT as ignored.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     return subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(code)],
+        [sys.executable, "-X", "dev", "-W", "error", "-c", heed + textwrap.dedent(code)],
         capture_output=True,
         text=True,
         timeout=timeout,
