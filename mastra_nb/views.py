@@ -280,7 +280,9 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u20
 def plain(run: Record) -> str:
     """The record in one line of at most 200 characters."""
     name = run["agent"] or "run"
-    if run["status"] == "running":
+    if run["status"] == "new":
+        line = "○ not started"
+    elif run["status"] == "running":
         line = f"⏳ {' · '.join(_doing(run))} …"
     elif run.get("pending"):
         asked = run["pending"][0]
