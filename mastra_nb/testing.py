@@ -16,6 +16,7 @@ from mastra_nb.errors import ModelError
 from mastra_nb.events import ArgsDelta, ReasoningDelta, TextDelta
 from mastra_nb.messages import Message, Reasoning, Text, ToolCall, Usage
 from mastra_nb.models import ModelRequest, Profile, Reply
+from mastra_nb.store_contract import StoreContract as StoreContract
 
 Line = (
     str
