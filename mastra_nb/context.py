@@ -213,7 +213,8 @@ class Context:
         elif kind == "tool":
             meter.admit_tool()
         attempt = past.attempts.get(path, 0) + 1
-        child.emit(SpanStarted(kind=kind, name=target.name, input=shown, attempt=attempt))
+        started = SpanStarted(kind=kind, name=target.name, input=shown, attempt=attempt)
+        run.emit(path, child.parent, started)
         usage: Usage | None = None
         token = _current.set(child)
         try:
@@ -239,8 +240,9 @@ class Context:
             _current.reset(token)
             if kind == "model":
                 meter.settle(usage, reserved)
-        child.emit(SpanEnded(status="ok", output=recorded.value, usage=usage))
-        await run.commit()
+        run.emit(path, child.parent, SpanEnded(status="ok", output=recorded.value, usage=usage))
+        if run.fence:
+            await run.commit()
         return output
 
     async def _reap(self) -> None:
