@@ -20,8 +20,7 @@ demo: $(VENV)/.with-all ## run the quickstart notebook on a local model
 	$(BIN)/python -m mastra_nb.providers.local pull
 	@mkdir -p out
 	MASTRA_NB_MODEL=local $(BIN)/python -m mastra_nb.notebook.demo $(QUICKSTART) out/quickstart.ipynb
-	@echo
-	@echo 'The executed notebook is "out/quickstart.ipynb"; "make lab" opens the notebooks.'
+	@echo '  → "make lab" opens the notebooks in JupyterLab; "$(BIN)/jupyter lab out" opens this one'
 
 test: $(VENV)/.with-all,test ## run the tests that need no browser and no network
 	$(BIN)/python -m pytest -m "not slow" $(SUITES)
