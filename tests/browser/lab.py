@@ -30,6 +30,8 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
         "checkForUpdates": False,
         "doNotDisturbMode": True,
     },
+    # Every output is in the page, wherever it is scrolled to: a test sees what a reader could.
+    "notebook-extension/tracker": {"windowingMode": "none"},
     "docmanager-extension/plugin": {"autosave": False, "confirmClosingDocument": False},
     "apputils-extension/themes": {"adaptive-theme": False, "theme": THEMES["light"]},
 }
