@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,15 @@ for cell in json.loads(sys.argv[1]):
     if not shell.run_cell(cell).success:
         sys.exit(1)
 """
+
+
+def test_the_pip_line_of_the_readme_is_one_that_pip_takes() -> None:
+    """A checkout with extras is `.[extra]`; "name[extra] @ ." is no requirement."""
+    (line,) = re.findall(r'pip install "([^"]+)"', (ROOT / "README.md").read_text("utf-8"))
+    found = re.fullmatch(r"\.\[([a-z,]+)\]", line)
+    assert found is not None, line
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert set(found[1].split(",")) <= set(project["optional-dependencies"])
 
 
 def test_there_is_code_to_run() -> None:
