@@ -155,9 +155,21 @@ class LimitExceeded(RunError):
 
 
 class Blocked(RunError):
-    """A guardrail stopped the run."""
+    """A guardrail stopped the run; with `retry` it asks the model for another answer."""
 
     default_code = "run.blocked"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry: bool = False,
+        hint: str = "",
+        code: str = "",
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, code=code, details=details)
+        self.retry = retry
 
 
 class Stopped(RunError):

@@ -83,7 +83,7 @@ async def run_turn(plan: Plan, prompt: Sequence[Message], ctx: Context) -> Any:
     turn = Turn(plan.instructions, plan.thread)
     try:
         for processor in plan.processors:
-            await processor.before(turn, ctx)
+            await processor.process_input(turn, ctx)
         for message in prompt:
             turn.add(ctx.record(message))
         result = await _steps(plan, turn, ctx)

@@ -25,7 +25,7 @@ class Memory(Processor):
     def __repr__(self) -> str:
         return f"Memory(last_messages={self.last_messages})"
 
-    async def before(self, turn: Turn, ctx: Context) -> None:
+    async def process_input(self, turn: Turn, ctx: Context) -> None:
         store = ctx.services.store
         if store is None or not turn.thread:
             return

@@ -82,14 +82,15 @@ class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Tokens of one or more calls; adds with `+`.
 
-    `cached` is the part of `input` read from a prompt cache, `reasoning` the part of `output`
-    spent thinking. `cost` is in US dollars, None if a price is unknown; a sum with an unknown
+    `cached` is the part of `input` read from a prompt cache, `cache_write` the part written to
+    one, `reasoning` the part of `output` spent thinking. `cost` is in US dollars, None if a price is unknown; a sum with an unknown
     part is unknown. `calls` counts requests, so that the empty sum (0 calls) costs 0.
     """
 
     input: int = 0
     output: int = 0
     cached: int = 0
+    cache_write: int = 0
     reasoning: int = 0
     cost: float | None = None
     calls: int = 0
@@ -104,6 +105,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             input=self.input + other.input,
             output=self.output + other.output,
             cached=self.cached + other.cached,
+            cache_write=self.cache_write + other.cache_write,
             reasoning=self.reasoning + other.reasoning,
             cost=(self.cost or 0.0) + (other.cost or 0.0) if known else None,
             calls=self.calls + other.calls,

@@ -19,24 +19,41 @@ from mastra_nb.storage import Docs
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model can do, as data. `context` is in tokens, None if unknown."""
+    """What a model can do, as data. `context` and `max_output` are in tokens, None if unknown.
+
+    `json_schema` says that the answer can be held to a schema, `json_with_tools` that this also
+    works while there are tools. `media` are MIME types or patterns ("image/*").
+    """
 
     tools: bool = True
     parallel_tools: bool = True
     json_schema: bool = True
+    json_with_tools: bool = True
     reasoning: bool = False
     media: tuple[str, ...] = ()
     context: int | None = None
+    max_output: int | None = None
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Sampling. `extra` is merged into the provider's request body as it is."""
+    """Sampling; None leaves it to the provider, and what a provider does not have is left out.
+
+    `reasoning` is how hard to think. `parallel_tools` False asks for one tool call at a time.
+    `cache` True asks for prompt caching where that must be asked for, False forbids it where
+    that can be. `extra` is merged into the provider's request body as it is.
+    """
 
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int | None = None
     max_tokens: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    reasoning: Literal["off", "low", "medium", "high"] | None = None
+    parallel_tools: bool | None = None
+    cache: bool | None = None
     extra: dict[str, Any] = {}
 
 

@@ -21,7 +21,7 @@ async def test_a_processor_need_not_do_anything() -> None:
 
     async def go(ctx: Context) -> None:
         turn = Turn("")
-        await Processor().before(turn, ctx)
+        await Processor().process_input(turn, ctx)
         await Processor().after(turn, ctx)
         assert turn.messages() == ()
 
