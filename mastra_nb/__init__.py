@@ -46,7 +46,7 @@ _WHERE = {
     "Run": "runs", "Tool": "tools", "tool": "tools",
 }  # fmt: skip
 
-__all__ = [*sorted(_WHERE), "__version__", "load_ipython_extension", "unload_ipython_extension"]
+__all__ = [*sorted(_WHERE), "__version__", "load_ipython_extension", "unload_ipython_extension"]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

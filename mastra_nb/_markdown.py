@@ -408,7 +408,7 @@ class _Inline:
             handle = _HANDLERS.get(token.type)
             if handle is not None:
                 handle(self, token, index)
-        while self.out and self.out[-1] in (" ", "\n", "\\\n", "<br>"):
+        while self.out and self.out[-1] in _BREAKS:
             self.out.pop()
         text = "".join(self.out).rstrip(" ")
         if self.where == "heading":
@@ -490,7 +490,9 @@ class _Inline:
         tex = token.content
         if self.fresh and self.out and tex.startswith(_DISPLAY):
             # On a line of its own it would end the paragraph; it is displayed on its own anyway.
-            self.out[-1] = " "
+            while self.out[-1] in _BREAKS:
+                self.out.pop()
+            self._add(" ")
         self._add(tex.replace("|", "\\|") if self.where == "table" else tex)
 
     def _mark(self, token: Token, index: int) -> None:
@@ -527,7 +529,7 @@ class _Inline:
         if not found or _code_span(found) == shown:
             return
         if shown:
-            self._add(" (")
+            self._add("(" if self.fresh else " (")
             self._add_code(found)
             self._add(")")
         else:
@@ -554,6 +556,7 @@ def _plain(tokens: Sequence[Token]) -> str:
     return re.sub(f"[{SPACES}{CONTROLS}]", " ", "".join(parts)).strip()
 
 
+_BREAKS = (" ", "\n", "\\\n", "<br>")
 _TASK = re.compile(r"\[[ xX]\] (?=\S)")
 _Handler = Callable[[_Inline, "Token", int], None]
 _HANDLERS: dict[str, _Handler] = {

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 import msgspec
 
 from mastra_nb import plugins
-from mastra_nb.context import Codec, Context
-from mastra_nb.errors import ConfigError, SchemaError
-from mastra_nb.limits import Limits
+from mastra_nb.context import Codec, Context, current
+from mastra_nb.errors import ConfigError, SchemaError, ToolArgsError
+from mastra_nb.limits import Limits, Meter, within
 from mastra_nb.loop import Output, Plan, run_turn
 from mastra_nb.memory import Memory
 from mastra_nb.messages import Message, ToolSpec, user
 from mastra_nb.models import Model, ModelLike, ModelSettings, ready, resolve
 from mastra_nb.processors import Processor
 from mastra_nb.runs import Run
-from mastra_nb.schema import Schema
+from mastra_nb.schema import Schema, clean
 from mastra_nb.services import Services, ambient
+from mastra_nb.storage import Store
 from mastra_nb.tools import ToolLike, toolset
 
 T = TypeVar("T")
@@ -108,8 +112,15 @@ class Agent(Generic[T]):
     ) -> Run[T]:
         """A lazy run of one turn. `deps` is handed to tools as `ctx.deps`; `key` is an
         idempotency key: a store holds at most one run with it.
+
+        Inside another run it is a part of that one: it shares deps and budgets, which `limits`
+        can only narrow, and remembers only in a thread that it names itself.
         """
         agent = self if output is ... else self.replace(output=output)
+        if (thread is not None or limits is not None) and current() is not None:
+            agent = agent.replace(
+                thread=self.thread if thread is None else thread, limits=limits or self.limits
+            )
         return Run(
             agent,
             prompt,
@@ -142,25 +153,7 @@ class Agent(Generic[T]):
 
     def replace(self, **changes: Any) -> Agent[Any]:
         """A copy with other options; they are those of Agent."""
-        now = {
-            k: getattr(self, k)
-            for k in [
-                "name",
-                "instructions",
-                "model",
-                "tools",
-                "output",
-                "memory",
-                "thread",
-                "processors",
-                "limits",
-                "max_steps",
-                "settings",
-                "tool_choice",
-                "description",
-                "services",
-            ]
-        }
+        now = {name: getattr(self, name) for name in _OPTIONS}
         return Agent(**{**now, **changes})
 
     def as_tool(self) -> ToolLike:
@@ -180,8 +173,15 @@ class Agent(Generic[T]):
             settings=self.settings or ModelSettings(),
             tool_choice=self.tool_choice,
             processors=processors,
+            thread=ctx.thread if ctx.is_root else self.thread,
         )
-        return cast(T, await run_turn(plan, prompt_messages(input), ctx))
+        seconds = None
+        if self.limits is not None and not ctx.is_root:
+            ctx.meter = Meter(self.limits, above=ctx.meter, path=ctx.path)
+            ctx.meter.restore(ctx.run.past.used)
+            seconds = self.limits.seconds
+        turn = run_turn(plan, prompt_messages(input), ctx)
+        return cast(T, await within(seconds, turn, ctx.path))
 
     @property
     def answer(self) -> Output[T] | None:
@@ -195,7 +195,7 @@ class Agent(Generic[T]):
         if wanted is None:
             raise ConfigError(
                 f'agent "{self.name}" has no model',
-                hint='Agent(model="openai/gpt-4o-mini"), or set MASTRA_NB_MODEL; "local" needs no key',
+                hint='Agent(model="openai/gpt-4o-mini"), or MASTRA_NB_MODEL; "local" needs no key',
             )
         if self._resolved is None or self._resolved[0] is not wanted:
             self._resolved = (wanted, resolve(wanted))
@@ -205,16 +205,24 @@ class Agent(Generic[T]):
         """Its application's; else None (the run finds the ambient ones). Where there is no store
         at all, agents that remember share one in memory.
         """
-        global _in_memory
-        if self.memory is None or (self.services or ambient()).store is not None:
+        services = self.services or ambient()
+        if self.memory is None or services.store is not None:
             return self.services
-        if _in_memory is None:
-            store = plugins.stores.load("memory")("memory://")
-            _in_memory = Services(store=store, settings=ambient().settings)
-        return _in_memory
+        services = copy.copy(services)
+        services.store = _store_in_memory()
+        return services
 
 
-_in_memory: Services | None = None
+@functools.cache
+def _store_in_memory() -> Store:
+    store: Store = plugins.stores.load("memory")("memory://")
+    return store
+
+
+_OPTIONS = (
+    *("name", "instructions", "model", "tools", "output", "memory", "thread", "processors"),
+    *("limits", "max_steps", "settings", "tool_choice", "description", "services"),
+)
 
 
 class _AnswerCodec(Codec[T]):
@@ -233,27 +241,31 @@ class _AgentTool:
 
     def __init__(self, agent: Agent[Any]) -> None:
         self.agent = agent
-        self.name = agent.name
+        self.name = re.sub(r"[^A-Za-z0-9_-]+", "_", agent.name)[:64]
         self.spec = ToolSpec(
-            name=agent.name,
+            name=self.name,
             description=agent.description or agent.instructions.split("\n", 1)[0],
             parameters=_PROMPT_SCHEMA,
         )
 
     async def invoke(self, input: Any, ctx: Context, /) -> Any:
         prompt = input.get("prompt") if isinstance(input, dict) else input
+        if not isinstance(prompt, str):
+            raise ToolArgsError(f'"{self.name}" needs an argument "prompt": the task, as text')
         codec: Codec[Any] = _AnswerCodec(self.agent)
-        output = await ctx.call(self.agent, str(prompt), segment=self.name, codec=codec)
+        output = await ctx.call(self.agent, prompt, segment=self.agent.name, codec=codec)
         return codec.dump(output, ctx).value
 
 
 def prompt_messages(prompt: Any) -> list[Message]:
     """Raises SchemaError for what is neither text nor messages."""
     if isinstance(prompt, str):
-        return [user(prompt)]
+        return [user(clean(prompt))]
     if isinstance(prompt, Message):
         return [prompt]
     try:
+        if isinstance(prompt, dict):
+            return [msgspec.convert(prompt, Message)]
         return msgspec.convert(prompt, list[Message])
     except msgspec.ValidationError as error:
         raise SchemaError(

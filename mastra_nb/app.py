@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from mastra_nb import plugins, portal
 from mastra_nb.agents import Agent
 from mastra_nb.config import Settings, get_logger, load_settings
 from mastra_nb.errors import MissingExtra, NotFound, close_matches
 from mastra_nb.events import RunStatus
+from mastra_nb.limits import Limits
 from mastra_nb.runs import Run
 from mastra_nb.services import Services
 from mastra_nb.storage import RunRow, Store, Thread
 from mastra_nb.tools import ToolLike, toolset
+
+T = TypeVar("T")
 
 
 def open_store(url: str) -> Store:
@@ -67,12 +70,10 @@ class Mastra:
 
     def get_agent(self, name: str) -> Agent[Any]:
         """Raises NotFound with close matches."""
-        found: Agent[Any] = _find("agent", name, self.agents)
-        return found
+        return _find("agent", name, self.agents)
 
     def get_tool(self, name: str) -> ToolLike:
-        found: ToolLike = _find("tool", name, self.tools)
-        return found
+        return _find("tool", name, self.tools)
 
     def get_logger(self, name: str = "mastra_nb") -> logging.Logger:
         return get_logger(name)
@@ -85,8 +86,10 @@ class Mastra:
     async def find_threads(self, *, resource: str | None = None, limit: int = 100) -> list[Thread]:
         return await self._need_store().find_threads(resource=resource, limit=limit)
 
-    async def get_run(self, id: str) -> Run[Any]:
-        """A stored run by its id or the beginning of one. Raises NotFound."""
+    async def get_run(self, id: str, *, deps: Any = None, limits: Limits | None = None) -> Run[Any]:
+        """A stored run by its id or the beginning of one; it keeps its limits unless you name
+        others. Raises NotFound.
+        """
         store = self._need_store()
         row = await store.get_run(id)
         if row is None:
@@ -102,7 +105,7 @@ class Mastra:
         agent = self.get_agent(row.name)
         past = await store.read_events(row.id)
         return agent.load(
-            row.id, row.input, thread=row.thread or "", past=past, limits=agent.limits
+            row.id, row.input, thread=row.thread or "", past=past, deps=deps, limits=limits
         )
 
     def sql(self, query: str, *args: Any) -> Any:
@@ -115,12 +118,12 @@ class Mastra:
         if read is None:
             raise NotFound(f'"{self._need_store().url}" has no SQL', hint="use a sqlite:/// store")
         try:
-            import pandas
+            import pandas as pd
         except ModuleNotFoundError:
             raise MissingExtra(
                 "a DataFrame needs pandas", hint='pip install "mastra-nb[data]"'
             ) from None
-        return pandas.DataFrame(portal.run(read(query, *args)))
+        return pd.DataFrame(portal.run(read(query, *args)))
 
     async def close(self) -> None:
         if self.store is not None:
@@ -146,7 +149,7 @@ class Mastra:
         return self.store
 
 
-def _find(what: str, name: str, known: Mapping[str, Any]) -> Any:
+def _find(what: str, name: str, known: Mapping[str, T]) -> T:
     if name not in known:
         raise NotFound(f'there is no {what} "{name}"', hint=close_matches(name, known))
     return known[name]

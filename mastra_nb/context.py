@@ -6,6 +6,7 @@ the target, maps what happened to the span's end and commits it.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from mastra_nb.errors import MastraError, Suspend
+from mastra_nb.errors import MastraError, Stopped, Suspend
 from mastra_nb.events import (
     Custom,
     ErrorInfo,
@@ -25,7 +26,7 @@ from mastra_nb.events import (
     StateSet,
     Suspended,
 )
-from mastra_nb.limits import Limits
+from mastra_nb.limits import Limits, Meter
 from mastra_nb.messages import Message, Usage
 from mastra_nb.runlog import RunLog
 from mastra_nb.schema import to_json
@@ -86,13 +87,30 @@ def current() -> Context | None:
 class Context:
     """A place in a run. Handed to every `invoke`, and to tools that ask for it by type."""
 
-    __slots__ = ("_ordinals", "_records", "_suspends", "kind", "parent", "path", "run")
+    __slots__ = (
+        "_ordinals",
+        "_records",
+        "_suspends",
+        "kind",
+        "meter",
+        "over",
+        "parent",
+        "path",
+        "run",
+        "tasks",
+    )
 
-    def __init__(self, run: RunLog, path: str, parent: str | None, kind: str) -> None:
+    def __init__(
+        self, run: RunLog, path: str, parent: str | None, kind: str, meter: Meter | None = None
+    ) -> None:
         self.run = run
         self.path = path
         self.parent = parent
         self.kind = kind
+        self.meter = meter or run.meter
+        # Runs that were started from here; they do not outlive the call.
+        self.tasks: set[asyncio.Task[Any]] | None = None
+        self.over = False
         self._ordinals: dict[str, int] | None = None
         self._records = 0
         self._suspends = 0
@@ -111,11 +129,16 @@ class Context:
 
     @property
     def limits(self) -> Limits:
-        return self.run.meter.limits
+        return self.meter.limits
+
+    @property
+    def is_root(self) -> bool:
+        """True in the target of the run itself."""
+        return self.parent is None
 
     @property
     def state(self) -> MutableMapping[str, Any]:
-        """Values of the run, journaled as they are set; JSON values only."""
+        """Values of the run, journaled as they are set; JSON values, and None is no value."""
         return State(self)
 
     @property
@@ -136,12 +159,17 @@ class Context:
 
         Returns its seq and the message that is in the log.
         """
-        logged = self.run.past.messages.get(self.path, ())
+        old = self.recorded()
         self._records += 1
-        if self._records <= len(logged):
-            seq = logged[self._records - 1]
-            return seq, self.run.message(seq).message
-        return self.emit(MessageAdded(message=message)), message
+        return old or (self.emit(MessageAdded(message=message)), message)
+
+    def recorded(self) -> tuple[int, Message] | None:
+        """What the next `record` will find in the log, if this code ran this far before."""
+        logged = self.run.past.messages.get(self.path, ())
+        if self._records >= len(logged):
+            return None
+        seq = logged[self._records]
+        return seq, self.run.message(seq).message
 
     async def call(
         self,
@@ -159,24 +187,33 @@ class Context:
         last part. Raises what the target raises, LimitExceeded before it is called.
         """
         run = self.run
+        if run.refusal is not None or self.over:
+            raise run.refusal or Stopped(f'"{self.path}" has ended; nothing can be called in it')
         if segment is None:
             segment = self.segment(target.name, input, key, codec)
         path = f"{self.path}/{segment}" if self.path else segment
-        kind = target.kind
-        child = Context(run, path, self.path or None, kind)
-        past = run.past
+        kind, meter, past = target.kind, self.meter, run.past
+        child = Context(run, path, self.path or None, kind, meter)
         if path in past.done:
             return codec.load(past.done[path], child)
-        if kind == "model" or kind == "tool":
-            await run.meter.admit(kind)
+        shown = codec.show(input)
+        if kind == "model":
+            if meter.scarce:
+                await meter.room()
+            meter.admit_model()
+        elif kind == "tool":
+            meter.admit_tool()
         attempt = past.attempts.get(path, 0) + 1
-        child.emit(
-            SpanStarted(kind=kind, name=target.name, input=codec.show(input), attempt=attempt)
-        )
+        child.emit(SpanStarted(kind=kind, name=target.name, input=shown, attempt=attempt))
         usage: Usage | None = None
         token = _current.set(child)
         try:
-            output = await target.invoke(input, child)
+            try:
+                output = await target.invoke(input, child)
+            finally:
+                child.over = True
+                if child.tasks:
+                    await child._reap()
             recorded = codec.dump(output, child)
             usage = recorded.usage
         except Suspend:
@@ -192,10 +229,18 @@ class Context:
         finally:
             _current.reset(token)
             if kind == "model":
-                run.meter.settle(usage)
+                meter.settle(usage)
         child.emit(SpanEnded(status="ok", output=recorded.value, usage=usage))
         await run.commit()
         return output
+
+    async def _reap(self) -> None:
+        """Stop the runs that were started from here and that nobody waited for."""
+        left = [task for task in self.tasks or () if not task.done()]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
 
     async def value(self, name: str, make: Callable[[], Awaitable[Any] | Any]) -> Any:
         """The JSON value that `make` gave the first time this run came here."""
@@ -203,9 +248,12 @@ class Context:
 
     @contextmanager
     def span(self, kind: str, name: str, input: Any = None) -> Iterator[Context]:
-        """A span around code that is not a Runnable; it is never skipped."""
+        """A span around code that is not a Runnable: the code runs on every drive."""
         path = f"{self.path}/{self.segment(name, input, None, PLAIN)}"
-        child = Context(self.run, path, self.path or None, kind)
+        child = Context(self.run, path, self.path or None, kind, self.meter)
+        if path in self.run.past.done:
+            yield child
+            return
         attempt = self.run.past.attempts.get(path, 0) + 1
         child.emit(SpanStarted(kind=kind, name=name, input=to_json(input), attempt=attempt))
         token = _current.set(child)
@@ -237,8 +285,7 @@ class Context:
         past = self.run.past
         if path in past.answers:
             return past.answers[path]
-        if path not in past.waiting:
-            self.emit(Suspended(path=path, reason=reason, payload=to_json(payload), schema=schema))
+        self.emit(Suspended(path=path, reason=reason, payload=to_json(payload), schema=schema))
         raise Suspend(path)
 
     def segment(self, name: str, input: Any, key: str | None, codec: Codec[Any]) -> str:
@@ -260,21 +307,24 @@ class State(MutableMapping[str, Any]):
         self._values = ctx.run.past.state
 
     def __getitem__(self, key: str) -> Any:
-        return self._values[key]
+        value = self._values.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
 
     def __setitem__(self, key: str, value: Any) -> None:
-        value = to_json(value)
-        self._values[key] = value
+        self._values[key] = value = to_json(value)
         self._ctx.emit(StateSet(key=key, value=value))
 
     def __delitem__(self, key: str) -> None:
-        self[key] = None
+        del self._values[key]
+        self._ctx.emit(StateSet(key=key))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return iter([k for k, v in self._values.items() if v is not None])
 
     def __len__(self) -> int:
-        return len(self._values)
+        return sum(v is not None for v in self._values.values())
 
 
 class _Value:

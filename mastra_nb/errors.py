@@ -4,9 +4,11 @@
 
     MastraError(Exception)   code "tool.timeout" · hint · details · picklable
     ├── UsageError           ConfigError · SchemaError · NotFound · MissingExtra
-    ├── ModelError           ModelHTTPError(status, retry_after) · ModelTimeout · ModelRefused · ModelOutputError
+    ├── ModelError           ModelHTTPError(status, retry_after) · ModelTimeout · ModelRefused
+    │                        · ModelOutputError
     ├── ToolError            ToolArgsError · ToolTimeout · ToolFailed · ToolRetry
-    ├── RunError             LimitExceeded · Blocked · Stopped · RunSuspended(run) · NotResumable · ReplayMismatch · LeaseHeld
+    ├── RunError             LimitExceeded · Blocked · Stopped · RunSuspended(run) · NotResumable
+    │                        · ReplayMismatch · LeaseHeld
     ├── StorageError         Conflict · MigrationError
     └── PluginError
     Signal(BaseException)    Suspend: control flow that a user's `except Exception` must not swallow

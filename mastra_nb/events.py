@@ -171,8 +171,26 @@ _envelopes = msgspec.json.Decoder(_Envelope)
 _TAGS = frozenset(str(t.__struct_config__.tag) for t in (*DELTAS, *Durable.__args__))
 
 
+def _encode(value: Payload | Event) -> bytes:
+    try:
+        return _encoder.encode(value)
+    except UnicodeEncodeError:
+        # Half a surrogate pair has no UTF-8: it is read back as "?".
+        return _encoder.encode(_scrubbed(msgspec.to_builtins(value)))
+
+
+def _scrubbed(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_scrubbed(k): _scrubbed(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_scrubbed(v) for v in value]
+    return value
+
+
 def encode_payload(data: Payload) -> bytes:
-    return _encoder.encode(data)
+    return _encode(data)
 
 
 def decode_payload(raw: bytes | str) -> Payload:
@@ -189,7 +207,7 @@ def decode_payload(raw: bytes | str) -> Payload:
 
 
 def encode(event: Event) -> bytes:
-    return _encoder.encode(event)
+    return _encode(event)
 
 
 def decode(raw: bytes | str) -> Event:
@@ -249,7 +267,8 @@ class View(msgspec.Struct, kw_only=True):
     """State of a run: a fold over its events, kept up to date with `apply`.
 
     `messages` and `items` are in log order; an item is (span path, payload) of everything a
-    reader shows that is not a span or a message.
+    reader shows that is not a span or a message. The first span is the `root`; a key of `state`
+    whose value is None is not there.
     """
 
     run: str = ""
@@ -294,17 +313,23 @@ class View(msgspec.Struct, kw_only=True):
             self.drafts.pop(path, None)
         elif isinstance(data, Suspended):
             self.pending[data.path] = data
-            self._mark_suspended(data.path)
+            self._mark_suspended(path)
         elif isinstance(data, Resumed):
             self.pending.pop(data.path, None)
             self.answers[data.path] = data.value
             self.status = "running"
         elif isinstance(data, StateSet):
-            self.state[data.key] = data.value
+            if data.value is None:
+                self.state.pop(data.key, None)
+            else:
+                self.state[data.key] = data.value
         else:
             self.items.append((path, data))
 
     def _apply_delta(self, path: str, data: Delta) -> None:
+        span = self.spans.get(path)
+        if span is None or span.status != "running":
+            return  # of a thread that was given up: its call has ended
         draft = self.drafts.get(path)
         if draft is None:
             draft = self.drafts[path] = Draft()
@@ -320,10 +345,13 @@ class View(msgspec.Struct, kw_only=True):
     def _start(self, event: Event, data: SpanStarted) -> None:
         path, old = event.span, self.spans.get(event.span)
         if old is None:
-            if event.parent is None and not self.root:
+            if not self.root:
                 self.root = path
             elif event.parent in self.spans:
                 self.spans[event.parent].children.append(path)
+        elif data.kind == "model":
+            # What a call had said that was cut off is said anew.
+            self.messages = [m for m in self.messages if m[0] != path]
         self.spans[path] = Span(
             path=path,
             kind=data.kind,
@@ -340,6 +368,8 @@ class View(msgspec.Struct, kw_only=True):
     def _end(self, event: Event, data: SpanEnded) -> None:
         span = self.spans.get(event.span)
         self.drafts.pop(event.span, None)
+        if self.pending:
+            drop_below(event.span, self.pending)
         if data.usage is not None:
             self.usage = self.usage + data.usage
         if span is None:
@@ -354,8 +384,16 @@ class View(msgspec.Struct, kw_only=True):
         while path is not None and (span := self.spans.get(path)) is not None:
             if span.status == "running":
                 span.status = "suspended"
+            self.drafts.pop(path, None)
             path = span.parent
         self.status = "suspended"
+
+
+def drop_below(path: str, waiting: dict[str, Suspended]) -> None:
+    """A call that has ended waits for nothing any more, nor does what it had called."""
+    for place in [*waiting]:
+        if place.startswith(path) and place[len(path) :][:1] in ("", "/", "~"):
+            del waiting[place]
 
 
 _RUN_STATUS: dict[str, RunStatus] = {"ok": "done", "error": "failed", "cancelled": "cancelled"}

@@ -19,7 +19,6 @@ from mastra_nb.errors import (
     ToolArgsError,
     close_matches,
 )
-from mastra_nb.events import MessageAdded, SpanStarted
 from mastra_nb.messages import Message, ToolCall, ToolResult, system, user
 from mastra_nb.models import MODEL, Model, ModelRequest, ModelSettings, Reply
 from mastra_nb.processors import Processor, Turn
@@ -70,6 +69,7 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True):
     settings: ModelSettings
     tool_choice: str
     processors: Sequence[Processor]
+    thread: str = ""
     concurrency: int = 10
 
 
@@ -80,7 +80,7 @@ async def run_turn(plan: Plan, prompt: Sequence[Message], ctx: Context) -> Any:
     said is in the log, no tool call is left without a result, and `after` was called; only a
     run that waits for an answer is left as it is.
     """
-    turn = Turn(plan.instructions)
+    turn = Turn(plan.instructions, plan.thread)
     try:
         for processor in plan.processors:
             await processor.before(turn, ctx)
@@ -90,7 +90,7 @@ async def run_turn(plan: Plan, prompt: Sequence[Message], ctx: Context) -> Any:
     except Suspend:
         raise
     except BaseException:
-        _answer_open_calls(turn, ctx)
+        _close(turn, ctx)
         await _after(plan, turn, ctx)
         raise
     await _after(plan, turn, ctx)
@@ -145,7 +145,7 @@ async def _steps(plan: Plan, turn: Turn, ctx: Context) -> Any:
     raise LimitExceeded(
         f"no answer after {plan.max_steps} steps",
         hint="raise max_steps=... or ask for less",
-        details={"limit": "steps", "value": plan.max_steps},
+        details={"limit": "steps", "value": plan.max_steps, "path": ctx.path},
     )
 
 
@@ -166,49 +166,49 @@ async def _ask(plan: Plan, turn: Turn, specs: tuple[Any, ...], step: int, ctx: C
     try:
         reply = await ctx.call(plan.model, request, segment=f"model[{step}]", codec=MODEL)
     except BaseException:
-        partial = _said(path, ctx)
-        if partial is not None and partial[1].text:
+        partial = ctx.run.said(path)
+        if partial is not None and (partial[1].text or partial[1].tool_calls):
             turn.add(partial)
         raise
-    said = _said(path, ctx)
+    said = ctx.run.said(path)
     assert said is not None
     turn.add(said)
     return reply
-
-
-def _said(path: str, ctx: Context) -> tuple[int, Message] | None:
-    """The message that the newest attempt of the model call at `path` left in the log."""
-    for event in reversed(ctx.run.events):
-        if event.span == path:
-            if isinstance(event.data, MessageAdded):
-                return event.seq, event.data.message
-            if isinstance(event.data, SpanStarted):
-                return None
-    return None
 
 
 async def _run_tools(
     plan: Plan, turn: Turn, calls: tuple[ToolCall, ...], step: int, ctx: Context
 ) -> bool:
     """Returns True if no call could even be made: unknown tools or wrong arguments only."""
+    past = ctx.run.past
+    segments = [f"{c.name.replace('/', ':')[:64]}[{step}.{i}]" for i, c in enumerate(calls)]
+    failures = [past.failed.get(f"{ctx.path}/{segment}") for segment in segments]
+    if (told := ctx.recorded()) is not None:
+        turn.add(ctx.record(told[1]))
+        return all(f is not None and f.code == ToolArgsError.default_code for f in failures)
+    turn.results = [_not_run(call) for call in calls]
     limit = asyncio.Semaphore(plan.concurrency)
 
-    async def one(i: int, call: ToolCall) -> tuple[ToolResult, bool]:
+    async def one(i: int, call: ToolCall) -> bool:
+        known = failures[i]
+        if known is not None and not known.code.startswith(_NOT_TOLD):
+            turn.results[i] = _failed(call, known.message)
+            return known.code == ToolArgsError.default_code
         target = plan.tools.get(call.name) or _UnknownTool(call.name, plan.tools)
         async with limit:
+            turn.results[i] = _failed(call, "stopped before it was finished")
             try:
-                output = await ctx.call(
-                    target, _json_or_text(call.args), segment=f"{call.name}[{step}.{i}]"
-                )
-            except LimitExceeded:
-                raise
-            except ToolArgsError as error:
-                return _failed(call, error), True
+                output = await ctx.call(target, _json_or_text(call.args), segment=segments[i])
             except Exception as error:
-                return _failed(call, error), False
-        return ToolResult(id=call.id, name=call.name, output=output), False
+                if _ends_turn(error, ctx):
+                    turn.results[i] = _not_run(call)
+                    raise
+                turn.results[i] = _failed(call, _told(error))
+                return isinstance(error, ToolArgsError)
+        turn.results[i] = ToolResult(id=call.id, name=call.name, output=output)
+        return False
 
-    outcomes: Sequence[tuple[ToolResult, bool] | BaseException]
+    outcomes: Sequence[bool | BaseException]
     if len(calls) == 1:
         outcomes = [await one(0, calls[0])]
     else:
@@ -216,35 +216,46 @@ async def _run_tools(
         outcomes = await asyncio.gather(
             *(one(i, c) for i, c in enumerate(calls)), return_exceptions=True
         )
-    results: list[ToolResult] = []
-    bad = True
-    for outcome in sorted(outcomes, key=lambda o: not isinstance(o, LimitExceeded)):
-        if isinstance(outcome, BaseException):
-            raise outcome
-    for outcome in outcomes:
-        assert not isinstance(outcome, BaseException)
-        results.append(outcome[0])
-        bad = bad and outcome[1]
-    turn.add(ctx.record(Message(role="tool", parts=tuple(results))))
-    return bad
+    errors = [o for o in outcomes if isinstance(o, BaseException)]
+    if errors:
+        raise min(errors, key=lambda e: not isinstance(e, Exception))
+    turn.add(ctx.record(Message(role="tool", parts=tuple(turn.results))))
+    turn.results = []
+    return all(outcomes)
 
 
-def _failed(call: ToolCall, error: Exception) -> ToolResult:
-    text = error.message if isinstance(error, MastraError) else f"{type(error).__name__}: {error}"
+# Codes of errors that are about the run, not about the tool: no answer for a model.
+_NOT_TOLD = ("run.", "storage")
+
+
+def _ends_turn(error: Exception, ctx: Context) -> bool:
+    """True unless the model is told: a tool failed, or a part of the run used up its own limits."""
+    if ctx.run.refusal is not None:
+        return True
+    if not isinstance(error, LimitExceeded):
+        return False
+    scope = error.details.get("path", "")
+    return not scope or f"{ctx.path}/".startswith(f"{scope}/")
+
+
+def _told(error: Exception) -> str:
+    return error.message if isinstance(error, MastraError) else f"{type(error).__name__}: {error}"
+
+
+def _failed(call: ToolCall, text: str) -> ToolResult:
     return ToolResult(id=call.id, name=call.name, output=text, is_error=True)
 
 
-def _answer_open_calls(turn: Turn, ctx: Context) -> None:
+def _not_run(call: ToolCall) -> ToolResult:
+    return _failed(call, "not run: the turn was stopped")
+
+
+def _close(turn: Turn, ctx: Context) -> None:
     """A tool call without a result makes every provider refuse the next turn."""
-    if not turn.new:
-        return
-    calls = turn.new[-1][1].tool_calls
+    calls = turn.new[-1][1].tool_calls if turn.new else ()
     if calls:
-        results = tuple(
-            ToolResult(id=c.id, name=c.name, output="not run: the turn was stopped", is_error=True)
-            for c in calls
-        )
-        turn.add(ctx.record(Message(role="tool", parts=results)))
+        results = turn.results or [_not_run(call) for call in calls]
+        turn.add(ctx.record(Message(role="tool", parts=tuple(results))))
 
 
 def _json_or_text(args: str) -> Any:

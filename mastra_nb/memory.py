@@ -27,21 +27,27 @@ class Memory(Processor):
 
     async def before(self, turn: Turn, ctx: Context) -> None:
         store = ctx.services.store
-        if store is None or not ctx.thread:
+        if store is None or not turn.thread:
             return
         # The thread may have grown when this run is resumed: its own start stays where it was.
-        upto = await ctx.value("memory", lambda: _end(store, ctx.thread))
+        upto = await ctx.value("memory", lambda: _end(store, turn.thread))
         if upto:
-            found = await store.read_messages(ctx.thread, last=self.last_messages, upto=upto)
-            turn.history = [*whole([m.message for m in found]), *turn.history]
+            found = await store.read_messages(turn.thread, last=self.last_messages, upto=upto)
+            history = whole([m.message for m in found])
+            if not history:
+                # One long turn fills the window: all of it is better than nothing.
+                found = await store.read_messages(turn.thread, upto=upto)
+                starts = [i for i, m in enumerate(found) if m.message.role == "user"]
+                history = [m.message for m in found[starts[-1] :]] if starts else []
+            turn.history = [*history, *turn.history]
 
     async def after(self, turn: Turn, ctx: Context) -> None:
         store = ctx.services.store
         kept = turn.kept
-        if store is None or not ctx.thread or not any(m.role == "assistant" for _, m in kept):
+        if store is None or not turn.thread or not any(m.role == "assistant" for _, m in kept):
             return
         await ctx.run.commit()
-        await store.link(ctx.thread, ctx.run.id, [seq for seq, _ in kept])
+        await store.link(turn.thread, ctx.run.id, [seq for seq, _ in kept])
 
 
 async def _end(store: Store, thread: str) -> int:

@@ -178,16 +178,21 @@ class Fallback:
         self.profile = models[0].profile
 
     async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
-        for model, following in zip(self.models, self.models[1:], strict=False):
+        for failures, model in enumerate(self.models):
             try:
-                return await model.invoke(request, ctx)
+                reply = await model.invoke(request, ctx)
             except (ModelError, ConfigError) as error:
-                if ctx.run.deltas(ctx.path):
+                if failures + 1 == len(self.models) or ctx.run.deltas(ctx.path):
                     raise
-                ctx.run.meter.count_retry()
-                text = f'"{model.name}" failed ({error.message}); going on with "{following.name}"'
+                ctx.meter.count_retry()
+                following = self.models[failures + 1].name
+                text = f'"{model.name}" failed ({error.message}); going on with "{following}"'
                 ctx.emit(Noted(level="warning", text=text))
-        return await self.models[-1].invoke(request, ctx)
+            else:
+                usage = reply.usage
+                usage = msgspec.structs.replace(usage, calls=max(1, usage.calls) + failures)
+                return msgspec.structs.replace(reply, usage=usage)
+        raise AssertionError("unreachable")
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):

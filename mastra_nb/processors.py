@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from mastra_nb.context import Context
-from mastra_nb.messages import Message
+from mastra_nb.messages import Message, ToolResult
 
 
 class Turn:
     """One exchange: what came before it, and what it adds, each with its seq in the run's log.
+    `thread` is the conversation it belongs to, if any.
+
+    `results` are those of the tool calls that are being made, as far as they are known.
 
     A processor may change `instructions` and `history` before the first model call. `drafts`
     are messages of the turn that no later turn needs to know (answers that were asked for again).
     """
 
-    def __init__(self, instructions: str) -> None:
+    def __init__(self, instructions: str, thread: str = "") -> None:
         self.instructions = instructions
+        self.thread = thread
         self.history: list[Message] = []
         self.new: list[tuple[int, Message]] = []
+        self.results: list[ToolResult] = []
         self.drafts: set[int] = set()
 
     def add(self, recorded: tuple[int, Message], *, draft: bool = False) -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
-from mastra_nb.errors import NotResumable
+import msgspec
+
+from mastra_nb.config import get_logger
+from mastra_nb.errors import Conflict, LeaseHeld, MastraError, NotResumable, Stopped
 from mastra_nb.events import (
     DELTAS,
+    Custom,
+    ErrorInfo,
     Event,
     MessageAdded,
     Payload,
@@ -20,43 +26,69 @@ from mastra_nb.events import (
     SpanStarted,
     StateSet,
     Suspended,
+    drop_below,
 )
 from mastra_nb.limits import Limits, Meter
-from mastra_nb.messages import Usage
-from mastra_nb.services import Services
+from mastra_nb.messages import Message, Usage
+from mastra_nb.services import Services, is_dead
+from mastra_nb.storage import LEASE_SECONDS, RunRow, Store
+
+T = TypeVar("T")
+Watchers = list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]
+
+# The name of the event in which a run's own limits are kept, for whoever takes it up.
+LIMITS = "limits"
 
 
 class Past:
-    """What earlier drives of the same run left in the journal, by path."""
+    """What earlier drives of the same run left in the journal, by path.
+
+    `failed` holds the newest attempts that ended with an error; `used` what was called and what
+    it spent; `seq` is the last event's.
+    """
 
     def __init__(self, events: Sequence[Event] = ()) -> None:
+        self.seq = 0
         self.done: dict[str, Any] = {}
+        self.failed: dict[str, ErrorInfo] = {}
         self.attempts: dict[str, int] = {}
         self.messages: dict[str, list[int]] = {}
         self.waiting: dict[str, Suspended] = {}
+        self.asked: dict[str, Suspended] = {}
         self.answers: dict[str, Any] = {}
         self.state: dict[str, Any] = {}
-        self.asked: dict[str, Suspended] = {}
-        self.usage: list[tuple[str, Usage | None]] = []
-        kinds: dict[str, str] = {}
+        self.used: list[tuple[str, str, Usage | None]] = []
+        self.limits: Limits | None = None
         for event in events:
-            data = event.data
-            if isinstance(data, SpanStarted):
-                self.attempts[event.span] = data.attempt
-                kinds[event.span] = data.kind
-            elif isinstance(data, SpanEnded):
-                if data.status == "ok":
-                    self.done[event.span] = data.output
-                self.usage.append((kinds.get(event.span, ""), data.usage))
-            elif isinstance(data, MessageAdded):
-                self.messages.setdefault(event.span, []).append(event.seq)
-            elif isinstance(data, Suspended):
-                self.waiting[data.path] = self.asked[data.path] = data
-            elif isinstance(data, Resumed):
-                self.waiting.pop(data.path, None)
-                self.answers[data.path] = data.value
-            elif isinstance(data, StateSet):
-                self.state[data.key] = data.value
+            self._apply(event)
+
+    def _apply(self, event: Event) -> None:
+        data, path = event.data, event.span
+        self.seq = event.seq
+        if isinstance(data, SpanStarted):
+            self.attempts[path] = data.attempt
+            self.failed.pop(path, None)
+            self.used.append((path, data.kind, None))
+        elif isinstance(data, SpanEnded):
+            if data.status == "ok":
+                self.done[path] = data.output
+            elif data.error is not None:
+                self.failed[path] = data.error
+            if data.usage is not None:
+                self.used.append((path, "", data.usage))
+            if self.waiting:
+                drop_below(path, self.waiting)
+        elif isinstance(data, MessageAdded):
+            self.messages.setdefault(path, []).append(event.seq)
+        elif isinstance(data, Suspended):
+            self.waiting[data.path] = self.asked[data.path] = data
+        elif isinstance(data, Resumed):
+            self.waiting.pop(data.path, None)
+            self.answers[data.path] = data.value
+        elif isinstance(data, StateSet):
+            self.state[data.key] = data.value
+        elif isinstance(data, Custom) and not path and data.name == LIMITS:
+            self.limits = msgspec.convert(data.value, Limits)
 
 
 class RunLog:
@@ -67,7 +99,7 @@ class RunLog:
         *,
         id: str,
         services: Services,
-        limits: Limits,
+        limits: Limits | None,
         deps: Any = None,
         thread: str = "",
         past: Sequence[Event] = (),
@@ -77,36 +109,94 @@ class RunLog:
         self.deps = deps
         self.thread = thread
         self.past = Past(past)
-        self.meter = Meter(limits)
-        for kind, usage in self.past.usage:
-            if kind == "model":
-                self.meter.requests += 1
-                self.meter.usage = self.meter.usage + (usage or Usage())
-            elif kind == "tool":
-                self.meter.tool_calls += 1
+        self.meter = Meter(self.past.limits or Limits() if limits is None else limits)
+        if past:
+            self.meter.restore(self.past.used)
         self.events: list[Event] = list(past)
-        self.closed = False
+        self.refusal: MastraError | None = None
+        self.failure: MastraError | None = None
+        self.sealed = False
         self.fence = 0
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._seq = past[-1].seq if past else 0
         self._n = 0
         self._unsaved: list[Event] = []
-        self._lock = threading.Lock()
-        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        self.loop: asyncio.AbstractEventLoop | None = None
+        self._messages: dict[int, MessageAdded] = {}
+        self._said: dict[str, int] = {}
+        for event in past:
+            if isinstance(event.data, MessageAdded):
+                self._messages[event.seq] = event.data
+                self._said[event.span] = event.seq
+        # Reentrant: a sink may emit.
+        self._lock = threading.RLock()
+        self._waiters: Watchers = []
         self._saving: asyncio.Lock | None = None
+        self._heartbeat: asyncio.TimerHandle | None = None
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._saving = asyncio.Lock()
 
+    async def claim(self, row: RunRow, *, stored: bool, lost: Callable[[], None]) -> None:
+        """Take the run's lease, or store the run with it, and keep it until the log is sealed.
+
+        `lost` is called if another process takes it over. Raises LeaseHeld while one holds it,
+        Conflict if one has gone on since the log was loaded.
+        """
+        store = self.services.store
+        assert store is not None
+        owner = f"{self.services.owner}-{next(_drives)}"
+        known = await store.get_run(self.id) if stored else None
+        if known is None:
+            row = await store.create(row, owner=owner)
+        else:
+            row = await _take(store, known, owner)
+            if await store.read_events(self.id, after=self._seq):
+                await store.renew(self.id, row.fence, lease=0)
+                raise Conflict(
+                    f'run "{self.id}" went on elsewhere since it was loaded',
+                    hint="load it again: app.get_run(id)",
+                )
+        self.fence = row.fence
+        self._keep_lease(store, lost)
+
+    def _keep_lease(self, store: Store, lost: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+
+        async def renew() -> None:
+            try:
+                await store.renew(self.id, self.fence)
+            except LeaseHeld as error:
+                if not self.sealed:
+                    self.failure = self.refusal = error
+                    lost()
+            except MastraError as error:
+                get_logger().warning(
+                    "the lease of run %s was not renewed: %s", self.id, error.message
+                )
+
+        def beat() -> None:
+            task = loop.create_task(renew())
+            _renewals.add(task)
+            task.add_done_callback(_renewals.discard)
+            self._heartbeat = loop.call_later(LEASE_SECONDS / 3, beat)
+
+        self._heartbeat = loop.call_later(LEASE_SECONDS / 3, beat)
+
     def emit(self, span: str, parent: str | None, data: Payload) -> int:
+        """Once the run rests, what a thread of it still has to say is not heard."""
+        services = self.services
         with self._lock:
-            durable = not isinstance(data, DELTAS)
-            if durable:
+            if self.sealed:
+                return self._seq
+            if isinstance(data, DELTAS):
+                self._n += 1
+            else:
                 self._seq += 1
                 self._n = 0
-            else:
-                self._n += 1
+                if isinstance(data, MessageAdded):
+                    self._messages[self._seq] = data
+                    self._said[span] = self._seq
             event = Event(
                 run=self.id,
                 seq=self._seq,
@@ -114,17 +204,25 @@ class RunLog:
                 span=span,
                 parent=parent,
                 data=data,
-                at=self.services.now(),
+                at=services.now(),
             )
             self.events.append(event)
-            if durable and self.fence:
+            if self.fence and not self._n:
                 self._unsaved.append(event)
-            seq = self._seq
-        for sink in self.services.sinks:
-            sink(event)
+            if services.sinks:
+                self._tell(event)
         if self._waiters:
             self.wake()
-        return seq
+        return event.seq
+
+    def _tell(self, event: Event) -> None:
+        for sink in [*self.services.sinks]:
+            try:
+                sink(event)
+            except Exception:
+                # A broken display must not break the run.
+                self.services.sinks.remove(sink)
+                get_logger().exception("a reader of run %s failed and is taken out", self.id)
 
     def deltas(self, span: str) -> list[Payload]:
         """The deltas of the span's current attempt, in order."""
@@ -138,12 +236,19 @@ class RunLog:
         return out[::-1]
 
     def message(self, seq: int) -> MessageAdded:
-        for event in self.events:
-            if event.seq == seq and isinstance(event.data, MessageAdded):
-                return event.data
+        if (found := self._messages.get(seq)) is not None:
+            return found
         raise NotResumable(f'message {seq} of run "{self.id}" is not in its log')
 
+    def said(self, span: str) -> tuple[int, Message] | None:
+        """The newest message of the call at `span`, if the call is finished or of this drive."""
+        seq = self._said.get(span, 0)
+        if not seq or (seq <= self.past.seq and span not in self.past.done):
+            return None
+        return seq, self._messages[seq].message
+
     async def commit(self, *, barrier: bool = False, status: RunStatus | None = None) -> None:
+        """Raises StorageError or LeaseHeld; nothing more may be called in the run then."""
         store = self.services.store
         if store is None or not self.fence or self._saving is None:
             return
@@ -152,49 +257,89 @@ class RunLog:
         async with self._saving:
             with self._lock:
                 batch, self._unsaved = self._unsaved, []
-            if batch or status is not None:
+            if not batch and status is None:
+                return
+            try:
                 await store.append(self.id, self.fence, batch, status=status, barrier=barrier)
+            except asyncio.CancelledError:
+                if batch and not await unbroken(self._landed(store, batch[0].seq)):
+                    with self._lock:
+                        self._unsaved[:0] = batch
+                raise
+            except MastraError as error:
+                self.failure = self.refusal = error
+                raise
 
-    def close(self) -> None:
-        self.closed = True
-        self.wake()
+    async def _landed(self, store: Store, seq: int) -> bool:
+        return bool(await store.read_events(self.id, after=seq - 1))
+
+    def seal(self) -> None:
+        """Nothing is added any more."""
+        with self._lock:
+            self.sealed = True
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        self.refusal = self.refusal or Stopped(
+            f'run "{self.id}" is over; nothing can be called in it any more',
+            hint="await what you start before your function returns",
+        )
 
     def wake(self) -> None:
         with self._lock:
             waiters, self._waiters = self._waiters, []
-        try:
-            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        for loop, future in waiters:
-            if loop is here:
-                _arrived(future)
-            else:
-                # The reader's loop may be gone: nobody is left to tell.
-                with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(_arrived, future)
+        notify(waiters)
 
-    async def read(
-        self, start: int = 0, *, over: Callable[[], bool] | None = None
-    ) -> AsyncIterator[Event]:
-        """Every event from index `start`, live until the log is closed or `over` says so."""
-        over = over or (lambda: self.closed)
-        i = start
-        while True:
-            while i < len(self.events):
-                yield self.events[i]
-                i += 1
-            if over():
+    async def more(self, after: int, over: Callable[[], bool]) -> None:
+        """Wait until there are more than `after` events, or `over` says that none will come."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if after < len(self.events) or over():
                 return
-            loop = asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
-            with self._lock:
-                if i < len(self.events) or over():
-                    continue
-                self._waiters.append((loop, future))
-            await future
+            self._waiters.append((loop, future))
+        await future
+
+
+_drives = itertools.count(1)
+_renewals: set[asyncio.Task[None]] = set()
+
+
+async def _take(store: Store, row: RunRow, owner: str) -> RunRow:
+    try:
+        return await store.claim(row.id, owner=owner)
+    except LeaseHeld:
+        # A restarted kernel need not wait for the lease of the one it replaces.
+        if not is_dead(row.owner):
+            raise
+        await store.claim(row.id, owner=row.owner, lease=0.0)
+        return await store.claim(row.id, owner=owner)
+
+
+def notify(waiters: Watchers) -> None:
+    try:
+        here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+    except RuntimeError:
+        here = None
+    for loop, future in waiters:
+        if loop is here:
+            _arrived(future)
+        else:
+            # The reader's loop may be gone: nobody is left to tell.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_arrived, future)
 
 
 def _arrived(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+async def unbroken(work: Coroutine[Any, Any, T]) -> T:
+    """`work` to its end, though the caller is cancelled: for what must not be left half done."""
+    task = asyncio.ensure_future(work)
+    while True:
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.done():
+                return task.result()

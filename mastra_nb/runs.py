@@ -5,31 +5,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from mastra_nb import portal
-from mastra_nb.config import get_logger
 from mastra_nb.context import PLAIN, Codec, Context, Runnable, current
 from mastra_nb.errors import (
     Conflict,
     LeaseHeld,
-    LimitExceeded,
     MastraError,
     NotResumable,
     RunSuspended,
     SchemaError,
     Stopped,
     Suspend,
+    UsageError,
 )
-from mastra_nb.events import Event, Resumed, RunStatus, SpanStarted, Suspended, TextDelta, View
-from mastra_nb.limits import Limits
+from mastra_nb.events import (
+    Custom,
+    Event,
+    Resumed,
+    RunStatus,
+    SpanStarted,
+    Suspended,
+    TextDelta,
+    View,
+)
+from mastra_nb.limits import Limits, within
 from mastra_nb.messages import Message, Usage
-from mastra_nb.runlog import Past, RunLog
+from mastra_nb.runlog import LIMITS, Past, RunLog, Watchers, notify, unbroken
 from mastra_nb.schema import partial_json, validate
-from mastra_nb.services import Services, ambient, is_dead
-from mastra_nb.storage import LEASE_SECONDS, RunRow, Store
+from mastra_nb.services import Services, ambient
+from mastra_nb.storage import RunRow
 
 T = TypeVar("T")
 
@@ -63,40 +72,48 @@ class Run(Generic[T]):
         self.target = target
         self.input = input
         self._codec = codec
-        self._within = current() if not past and not id else None
+        self._stored = bool(id)
+        self._within = None if self._stored else current()
         self._services = services or (
             self._within.services if self._within is not None else ambient()
         )
         self._key = key
         self._answer = answer
+        self._lock = threading.RLock()
         self._view = View()
         self._folded = 0
-        self._task: asyncio.Task[T] | None = None
+        self._started = False
+        self._done = False
+        self._halted = False
+        self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._start_lock = threading.Lock()
-        self._done = threading.Event()
+        self._watchers: Watchers = []
         self._output: T | None = None
         self._error: BaseException | None = None
-        self._expired: LimitExceeded | None = None
-        self._segment = ""
+        self._next: Run[T] | None = None
         self._prefix = ""
         self._first = 0
         if self._within is not None:
+            if deps is not None:
+                raise UsageError(
+                    f'"{target.name}" runs inside another run and shares its deps',
+                    hint="leave deps= out here, give it to the outer run",
+                )
             self._segment = self._within.segment(target.name, input, key, codec)
             self._prefix = f"{self._within.path}/{self._segment}"
             self.log = self._within.run
             self._first = len(self.log.events)
             return
+        self._segment = target.name.replace("/", ":")
         self.log = RunLog(
             id=id or self._services.new_id(),
             services=self._services,
-            limits=limits or Limits(),
+            limits=limits,
             deps=deps,
             thread=thread,
             past=past,
         )
-        self._stored = bool(id)
-        if past and not go_on:
+        if self._stored and not go_on:
             self._take_outcome()
 
     # What a run is
@@ -117,11 +134,12 @@ class Run(Generic[T]):
     def view(self) -> View:
         """The state of the run so far, folded from its events."""
         events = self.log.events
-        while self._first + self._folded < len(events):
-            event = events[self._first + self._folded]
-            if self._mine(event):
-                self._view.apply(event)
-            self._folded += 1
+        with self._lock:
+            while self._first + self._folded < len(events):
+                event = events[self._first + self._folded]
+                if self._mine(event):
+                    self._view.apply(event)
+                self._folded += 1
         return self._view
 
     def _mine(self, event: Event) -> bool:
@@ -131,8 +149,9 @@ class Run(Generic[T]):
 
     @property
     def status(self) -> RunStatus:
-        running = self._task is not None and not self._done.is_set()
-        return "running" if running else self.view.status
+        if self._halted:
+            return "cancelled"
+        return "running" if self._started and not self._done else self.view.status
 
     @property
     def usage(self) -> Usage:
@@ -155,10 +174,8 @@ class Run(Generic[T]):
     @property
     def output(self) -> T:
         """The output of a finished run. Raises what the run raised, or if it is not finished."""
-        if not self._done.is_set():
-            raise NotResumable(
-                f'run "{self.id}" is not finished', hint="await it, or call .result()"
-            )
+        if not self._done:
+            raise UsageError(f'run "{self.id}" is not finished', hint="await it, or call .result()")
         return self._outcome()
 
     def __repr__(self) -> str:
@@ -167,53 +184,81 @@ class Run(Generic[T]):
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         from mastra_nb.views import bundle, record
 
-        return bundle(record(self.view, thread=self.thread))
+        shown: dict[str, Any] = bundle(record(self.view, thread=self.thread))
+        return shown
 
     # The four spellings of running it
 
     def __await__(self) -> Generator[Any, None, T]:
-        return self._wait().__await__()
+        return self._wait(inline=True).__await__()
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        async for event in self.events():
-            yield event
-        self._raise_failure()
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._read(strict=True)
 
     def __iter__(self) -> Iterator[Event]:
-        yield from portal.iterate(self.events())
-        self._raise_failure()
+        self._refuse_own_loop()
+        return portal.iterate(self._read(strict=True))
 
     def result(self) -> T:
         """Block until the run rests and return its output."""
-        if self._within is not None and self._task is None:
-            return self._result_within(self._within)
-        return portal.run(self._wait())
+        self._refuse_own_loop()
+        return portal.run(self._wait(inline=False))
 
-    async def events(self) -> AsyncIterator[Event]:
+    def _refuse_own_loop(self) -> None:
+        loop = self.log.loop if self._within is not None else self._loop
+        if loop is None or self._done:
+            return
+        try:
+            blocked = asyncio.get_running_loop() is loop
+        except RuntimeError:
+            return
+        if blocked:
+            raise UsageError(
+                f'"{self.name}" would wait for the loop it runs on',
+                hint="in async code write: await run, or async for event in run",
+            )
+
+    def events(self) -> AsyncIterator[Event]:
         """Events from the start, live; stops at the run's end without raising its error.
 
         If the reader is cancelled (a kernel's interrupt), so is the run.
         """
+        return self._read(strict=False)
+
+    async def _read(self, *, strict: bool) -> AsyncIterator[Event]:
         self._start()
+        log, events, i = self.log, self.log.events, self._first
         try:
-            async for event in self.log.read(self._first, over=self._done.is_set):
-                if self._mine(event):
-                    yield event
+            while True:
+                done = self._done
+                while i < len(events):
+                    event = events[i]
+                    i += 1
+                    if not self._prefix or self._mine(event):
+                        yield event
+                if done:
+                    break
+                await log.more(i, lambda: self._done)
         except asyncio.CancelledError:
-            await self._stop_and_settle()
+            await self._stop_and_rest()
             raise
+        if strict and self._error is not None and not isinstance(self._error, RunSuspended):
+            raise self._error
 
     async def stream_text(self) -> AsyncIterator[str]:
         """The pieces of the answer's text as they come."""
-        root = f"{self._prefix or self.target.name}/"
+        root = self._prefix or self._segment
         async for event in self:
-            if isinstance(event.data, TextDelta) and event.span.startswith(root):
+            if isinstance(event.data, TextDelta) and event.parent == root:
                 yield event.data.text
 
     async def partials(self) -> AsyncIterator[Any]:
         """The answer as JSON so far, each time it has grown: for runs with an output type."""
         text, last = "", None
+        root = self._prefix or self._segment
         async for event in self:
+            if event.parent != root:
+                continue
             if isinstance(event.data, SpanStarted) and event.data.kind == "model":
                 text = ""
             elif isinstance(event.data, TextDelta):
@@ -227,37 +272,74 @@ class Run(Generic[T]):
 
     def cancel(self) -> None:
         """Stop the run: connections are closed, tools cancelled, the partial text is kept."""
-        task, loop = self._task, self._loop
-        if task is not None and loop is not None and not task.done():
+        with self._lock:
+            if self._done:
+                return
+            if not self._started:
+                if self._within is None:
+                    self._halt()
+                return
+        if self._loop is not None:
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(task.cancel)
+                self._loop.call_soon_threadsafe(self._cancel_task)
+
+    def _cancel_task(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _halt(self) -> None:
+        """It will never run, or its loop died under it."""
+        self._started = True
+        self._halted = not self.log.events
+        self._error = self._stopped()
+        self._rest()
 
     def resume(self, answer: Any = ..., *, path: str | None = None) -> Run[T]:
         """The same run, going on: finished calls are not made again.
 
         `answer` goes to the suspension at `path`, or to the only one; without an answer a run
-        that was cut off is taken up where it was. Raises NotResumable, SchemaError if the
-        answer does not fit, Conflict if another answer was already given.
+        that was cut off is taken up where it was. The same answer again gives the same run.
+        Raises NotResumable, SchemaError if the answer does not fit, Conflict if another answer
+        was already given.
         """
-        if self._task is not None and not self._done.is_set():
-            raise NotResumable(f'run "{self.id}" is still running')
-        if self.view.status == "cancelled":
-            raise NotResumable(f'run "{self.id}" was stopped', hint="ask again")
-        given = None if answer is ... else self._check_answer(answer, path)
-        log = self.log
-        return Run(
-            self.target,
-            self.input,
-            codec=self._codec,
-            services=self._services,
-            limits=log.meter.limits,
-            deps=log.deps,
-            thread=log.thread,
-            id=self.id,
-            past=[e for e in log.events if e.durable],
-            go_on=True,
-            answer=given,
-        )
+        if self._within is not None:
+            raise NotResumable(
+                f'"{self.name}" ran inside run "{self.id}"', hint="resume the outer run"
+            )
+        with self._lock:
+            if self._next is not None and not isinstance(self._next._error, LeaseHeld):
+                return self._next._again(answer, path)
+            if self._started and not self._done:
+                raise NotResumable(f'run "{self.id}" is still running')
+            if self.view.status == "cancelled" or self._halted:
+                raise NotResumable(f'run "{self.id}" was stopped', hint="ask again")
+            given = None if answer is ... else self._check_answer(answer, path)
+            log = self.log
+            self._next = Run(
+                self.target,
+                self.input,
+                codec=self._codec,
+                services=self._services,
+                limits=log.meter.limits,
+                deps=log.deps,
+                thread=log.thread,
+                key=self._key,
+                id=self.id,
+                past=[e for e in log.events if e.durable],
+                go_on=True,
+                answer=given,
+            )
+            return self._next
+
+    def _again(self, answer: Any, path: str | None) -> Run[T]:
+        """`resume` of a run that was resumed before: by somebody else, or a second click."""
+        if answer is ... and not self._done:
+            return self
+        if self._answer is not None and answer == self._answer[1]:
+            waits = self._done and self.view.status == "suspended"
+            if path == self._answer[0] or (path is None and not waits):
+                return self
+        return self.resume(answer, path=path)
 
     def _check_answer(self, answer: Any, path: str | None) -> tuple[str, Any] | None:
         past = Past([e for e in self.log.events if e.durable])
@@ -290,217 +372,192 @@ class Run(Generic[T]):
     # How it runs
 
     def _start(self) -> None:
-        loop = asyncio.get_running_loop()
-        with self._start_lock:
-            if self._task is not None or self._done.is_set():
+        """Nested runs are driven on the loop of the run they are part of, others on this one."""
+        here = asyncio.get_running_loop()
+        with self._lock:
+            if self._started or self._done:
                 return
-            self._loop = loop
-            if self._within is not None:
-                drive = self._drive_within(self._within)
-            else:
-                self.log.bind(loop)
-                drive = self._drive()
-            self._task = loop.create_task(drive)
-            self._task.add_done_callback(_retrieve)
+            self._started = True
+            self._loop = here if self._within is None else self.log.loop
+            assert self._loop is not None
+            if self._loop is here:
+                self._spawn()
+                return
+        try:
+            self._loop.call_soon_threadsafe(self._spawn)
+        except RuntimeError:
+            self._halt()
 
-    async def _wait(self) -> T:
-        if self._within is not None and self._task is None and not self._done.is_set():
-            if self.log.loop is asyncio.get_running_loop():
-                return await self._drive_within(self._within)
-        self._start()
-        task, loop = self._task, self._loop
-        if task is None:
-            return self._outcome()
-        assert loop is not None
-        if loop is asyncio.get_running_loop():
-            try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError:
-                if not task.done():
-                    await self._stop_and_settle()
-                    raise
-            except BaseException:
-                # The outcome is told below, the same for whoever asks and whenever.
-                pass
+    def _spawn(self) -> None:
+        assert self._loop is not None
+        if self._within is None:
+            self.log.bind(self._loop)
+            self._task = self._loop.create_task(self._drive())
         else:
-            try:
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_settle(task), loop))
-            except asyncio.CancelledError:
-                self.cancel()
-                raise
+            self._task = self._loop.create_task(self._drive_within(self._within))
+            self._within.tasks = self._within.tasks or set()
+            self._within.tasks.add(self._task)
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if not self._done:
+            # Cancelled before it began: none of its code has run.
+            self._error = error or self._stopped()
+            self._rest()
+
+    async def _wait(self, *, inline: bool) -> T:
+        """`inline` is for the task that the enclosing call runs in: it saves a task of its own."""
+        if not self._done:
+            with self._lock:
+                inline = (
+                    inline
+                    and self._within is not None
+                    and not self._started
+                    and self.log.loop is asyncio.get_running_loop()
+                )
+                self._started = self._started or inline
+            if inline:
+                assert self._within is not None
+                await self._drive_within(self._within)
+            else:
+                self._start()
+                try:
+                    await self._until_rest()
+                except asyncio.CancelledError:
+                    await self._stop_and_rest()
+                    raise
         return self._outcome()
 
-    async def _stop_and_settle(self) -> None:
-        self.cancel()
-        task, loop = self._task, self._loop
-        if task is None or loop is not asyncio.get_running_loop():
-            return
-        await _settle(task)
+    async def _until_rest(self) -> None:
+        """On any loop."""
+        with self._lock:
+            if self._loop is not None and self._loop.is_closed() and not self._done:
+                self._halt()
+            if self._done:
+                return
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[None] = loop.create_future()
+            self._watchers.append((loop, future))
+        await future
 
-    def _result_within(self, ctx: Context) -> T:
-        """From a tool's thread: the call runs on the loop of the run that the tool is part of."""
-        loop = self.log.loop
-        if loop is None or loop.is_closed():
-            return portal.run(self._wait())
-        with contextlib.suppress(RuntimeError):
-            if asyncio.get_running_loop() is loop:
-                raise NotResumable(
-                    f'"{self.name}" would wait for the loop it runs on',
-                    hint="in async code write: await run",
-                )
-        return asyncio.run_coroutine_threadsafe(self._drive_within(ctx), loop).result()
+    async def _stop_and_rest(self) -> None:
+        self.cancel()
+        # A second interrupt ends the wait.
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._until_rest()
+
+    def _rest(self) -> None:
+        with self._lock:
+            self._done = True
+            watchers, self._watchers = self._watchers, []
+        notify(watchers)
+        self.log.wake()
 
     def _outcome(self) -> T:
         if self._error is not None:
             raise self._error
         return self._output  # type: ignore[return-value]
 
-    def _raise_failure(self) -> None:
-        if self._error is not None and not isinstance(self._error, RunSuspended):
-            raise self._error
+    def _stopped(self) -> Stopped:
+        return Stopped(f'run "{self.id}" of "{self.name}" was stopped', hint="what it said is kept")
 
-    async def _drive_within(self, ctx: Context) -> T:
+    async def _drive_within(self, ctx: Context) -> None:
+        """The outcome is in the handle; only a cancellation is raised."""
         try:
             self._output = await ctx.call(
                 self.target, self.input, segment=self._segment, codec=self._codec
             )
+        except asyncio.CancelledError:
+            self._error = self._stopped()
+            raise
         except BaseException as error:
             self._error = error
-            raise
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
         finally:
-            self._done.set()
-            self.log.wake()
-        return self._output
+            self._rest()
 
-    async def _drive(self) -> T:
-        log = self.log
-        heartbeat: asyncio.TimerHandle | None = None
-        timer: asyncio.TimerHandle | None = None
+    async def _drive(self) -> None:
+        fatal: BaseException | None = None
         status: RunStatus = "failed"
         try:
             await self._claim()
-            heartbeat = self._beat()
-            if log.meter.limits.seconds is not None:
-                timer = asyncio.get_running_loop().call_later(
-                    log.meter.limits.seconds, self._expire, log.meter.limits.seconds
-                )
-            root = Context(log, "", None, "run")
-            if self._answer is not None:
-                path, value = self._answer
-                log.past.waiting.pop(path, None)
-                log.past.answers[path] = value
-                root.run.emit(path, None, Resumed(path=path, value=value))
-                await log.commit(barrier=True)
-            self._output = await root.call(
-                self.target, self.input, segment=self.target.name, codec=self._codec
-            )
+            self._output = await self._walk()
             status = "done"
         except Suspend:
             status = "suspended"
             self._error = self._suspended()
         except asyncio.CancelledError:
-            if self._expired is not None:
-                self._error = self._expired
-            else:
-                status = "cancelled"
-                self._error = Stopped(
-                    f'run "{self.id}" of "{self.name}" was stopped', hint="what it said is kept"
-                )
+            status = "cancelled"
+            self._error = self._stopped()
+        except (KeyboardInterrupt, SystemExit) as error:
+            status, fatal = "cancelled", error
+            self._error = self._stopped()
         except Exception as error:
             self._error = error
-        finally:
-            if heartbeat is not None:
-                heartbeat.cancel()
-            if timer is not None:
-                timer.cancel()
-            await self._finish(status)
-        if self._error is not None:
-            raise self._error
-        return self._output  # type: ignore[return-value]
+        await self._finish(status)
+        if fatal is not None:
+            raise fatal
+
+    async def _walk(self) -> T:
+        log = self.log
+        root = Context(log, "", None, "run")
+        limits = log.meter.limits
+        if limits != Limits() and limits != log.past.limits:
+            log.emit("", None, Custom(name=LIMITS, value=msgspec.to_builtins(limits)))
+        if self._answer is not None:
+            path, value = self._answer
+            log.past.waiting.pop(path, None)
+            log.past.answers[path] = value
+            log.emit(path, None, Resumed(path=path, value=value))
+            await log.commit(barrier=True)
+        target = self.target
+        if limits.seconds is not None:
+            target = _Timed(target, limits.seconds)
+        return await root.call(target, self.input, segment=self._segment, codec=self._codec)
 
     async def _finish(self, status: RunStatus) -> None:
+        log = self.log
+        log.seal()
         try:
-            await self.log.commit(barrier=True, status=status)
-        except MastraError as error:
-            self._error = self._error or error
+            if log.fence:
+                await unbroken(log.commit(barrier=True, status=status))
+        except MastraError:
+            pass  # it is `log.failure`
         finally:
-            self._done.set()
-            self.log.close()
+            self._error = log.failure or self._error
+            self._rest()
 
     async def _claim(self) -> None:
-        store, log = self._services.store, self.log
-        if store is None:
+        if self._services.store is None:
             return
-        row = await store.get_run(self.id) if self._stored else None
-        if row is None:
-            row = RunRow(
-                id=self.id,
-                name=self.name,
-                kind=self.target.kind,
-                input=self._codec.show(self.input),
-                status="running",
-                key=self._key,
-                thread=log.thread or None,
-                created=time.time(),
-                updated=time.time(),
-            )
-            row = await store.create(row, owner=self._services.owner)
-        else:
-            row = await self._take_over(store, row)
-            newer = await store.read_events(self.id, after=log.events[-1].seq if log.events else 0)
-            if newer:
-                raise Conflict(
-                    f'run "{self.id}" went on elsewhere since it was loaded',
-                    hint="load it again: app.get_run(id)",
-                )
-        log.fence = row.fence
-
-    async def _take_over(self, store: Store, row: RunRow) -> RunRow:
-        try:
-            return await store.claim(self.id, owner=self._services.owner)
-        except LeaseHeld:
-            # A restarted kernel need not wait for the lease of the one it replaces.
-            if not is_dead(row.owner):
-                raise
-            await store.claim(self.id, owner=row.owner, lease=0.0)
-            return await store.claim(self.id, owner=self._services.owner)
-
-    def _beat(self) -> asyncio.TimerHandle | None:
-        store, log = self._services.store, self.log
-        if store is None or not log.fence:
-            return None
-        loop = asyncio.get_running_loop()
-
-        async def renew() -> None:
-            try:
-                await store.renew(self.id, log.fence)
-            except MastraError as error:
-                self._services_note(error)
-
-        def beat() -> None:
-            if not log.closed:
-                task = loop.create_task(renew())
-                _renewals.add(task)
-                task.add_done_callback(_renewals.discard)
-                loop.call_later(LEASE_SECONDS / 3, beat)
-
-        return loop.call_later(LEASE_SECONDS / 3, beat)
-
-    def _services_note(self, error: MastraError) -> None:
-        get_logger().warning("the lease of run %s was not renewed: %s", self.id, error.message)
+        row = RunRow(
+            id=self.id,
+            name=self.name,
+            kind=self.target.kind,
+            input=self._codec.show(self.input),
+            status="running",
+            key=self._key,
+            thread=self.thread or None,
+        )
+        await self.log.claim(row, stored=self._stored, lost=self._cancel_task)
 
     def _take_outcome(self) -> None:
         """A run that is loaded stays as it is until somebody resumes it."""
         view = self.view
         root = view.spans.get(view.root)
         if view.status == "done" and root is not None:
-            self._output = self._codec.load(
-                root.output, Context(self.log, root.path, None, root.kind)
-            )
+            try:
+                self._output = self._codec.load(
+                    root.output, Context(self.log, root.path, None, root.kind)
+                )
+            except SchemaError as error:
+                self._error = error  # its output type is another one now
         elif view.status == "suspended":
             self._error = self._suspended()
         elif view.status == "cancelled":
-            self._error = Stopped(f'run "{self.id}" was stopped')
+            self._error = self._stopped()
         elif view.status == "failed" and root is not None and root.error is not None:
             said = root.error
             self._error = MastraError(said.message, hint=said.hint, code=said.code)
@@ -509,8 +566,8 @@ class Run(Generic[T]):
                 f'run "{self.id}" was cut off, or runs elsewhere',
                 hint="run.resume() takes it up where it was",
             )
-        self._done.set()
-        self.log.close()
+        self.log.seal()
+        self._rest()
 
     def _suspended(self) -> RunSuspended:
         return RunSuspended(
@@ -519,28 +576,18 @@ class Run(Generic[T]):
             hint=f"run.resume(answer), or %resume {self.id} approve",
         )
 
-    def _expire(self, seconds: float) -> None:
-        self._expired = LimitExceeded(
-            f"the run took longer than {seconds:g} s and was stopped",
-            hint="raise it with limits=Limits(seconds=...)",
-            details={"limit": "seconds", "value": seconds},
-        )
-        if self._task is not None:
-            self._task.cancel()
 
+class _Timed(Generic[T]):
+    """A target that is stopped after some seconds."""
 
-_renewals: set[asyncio.Task[None]] = set()
+    def __init__(self, target: Runnable[Any, T], seconds: float) -> None:
+        self.target = target
+        self.name = target.name
+        self.kind = target.kind
+        self._seconds = seconds
 
-
-async def _settle(task: asyncio.Task[Any]) -> None:
-    with contextlib.suppress(BaseException):
-        await asyncio.shield(task)
-
-
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """A run that nobody awaited has its error in the handle: no "never retrieved" noise."""
-    if not task.cancelled():
-        task.exception()
+    async def invoke(self, input: Any, ctx: Context, /) -> T:
+        return await within(self._seconds, self.target.invoke(input, ctx))
 
 
 def _waits_for(view: View) -> str:

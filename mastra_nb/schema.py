@@ -4,60 +4,97 @@ accepted as they are, and pydantic is imported only when somebody else has broug
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import functools
+import importlib
 import inspect
+import math
+import os
 import re
 import sys
+import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar, get_args, get_type_hints
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Generic, Optional, TypeVar, get_args, get_type_hints
 
 import msgspec
 
 from mastra_nb.errors import SchemaError
 
+if TYPE_CHECKING:
+    from docstring_parser import Docstring
+
 T = TypeVar("T")
-_Field = tuple[str, Any] | tuple[str, Any, Any]
 
 
 class Schema(Generic[T]):
-    """A type, its JSON schema (references inlined) and the way from JSON to a value.
-
-    Raises SchemaError if the type has no JSON schema.
-    """
+    """A type, its JSON schema (references inlined) and the way from JSON to a value."""
 
     def __init__(self, type_: Any, name: str = "") -> None:
         self.type = type_
         self.name = name or getattr(type_, "__name__", str(type_))
-        self._pydantic = _pydantic_adapter(type_)
+        self._pydantic: Any = None
         self._json: dict[str, Any] | None = None
 
     @property
     def json(self) -> dict[str, Any]:
+        """Raises SchemaError if the type has no JSON schema."""
         if self._json is None:
             try:
-                if self._pydantic is not None:
-                    raw = self._pydantic.json_schema()
-                else:
-                    raw = msgspec.json.schema(self.type)
-            except TypeError as error:
+                self._json = inline_refs(self._describe())
+            except Exception as error:
+                # pydantic and user code in types raise what they like.
                 raise SchemaError(
                     f'"{self.name}" has no JSON schema: {error}',
                     hint="use JSON types, dataclasses, TypedDicts, msgspec or pydantic models",
                 ) from None
-            self._json = inline_refs(raw)
         return self._json
+
+    def _describe(self) -> dict[str, Any]:
+        if not _mentions_pydantic(self.type):
+            try:
+                return msgspec.json.schema(self.type, schema_hook=_hooked_schema)
+            except Exception:
+                # A dataclass may have a field that only pydantic understands.
+                if "pydantic" not in sys.modules or (found := self._adapt()) is None:
+                    raise
+                return found
+        found = self._adapt()
+        if found is None:
+            raise TypeError("pydantic cannot describe it")
+        return found
+
+    def _adapt(self) -> dict[str, Any] | None:
+        import pydantic
+
+        try:
+            adapter: Any = pydantic.TypeAdapter(self.type)
+            found: dict[str, Any] = adapter.json_schema()
+        except pydantic.errors.PydanticUserError:
+            return None
+        self._pydantic = adapter
+        return found
 
     def convert(self, value: Any) -> T:
         """A JSON value as the type; "3" is taken for 3 where an int is asked for.
 
         Raises SchemaError that says where the value does not fit.
         """
+        if self._json is None:
+            _ = self.json  # finds out who does the work
         try:
             if self._pydantic is not None:
                 return self._pydantic.validate_python(value)  # type: ignore[no-any-return]
             try:
-                return msgspec.convert(value, self.type)  # type: ignore[no-any-return]
+                return msgspec.convert(value, self.type, dec_hook=_hooked_value)  # type: ignore[no-any-return]
             except msgspec.ValidationError:
-                return msgspec.convert(value, self.type, strict=False)  # type: ignore[no-any-return]
+                return msgspec.convert(  # type: ignore[no-any-return]
+                    value, self.type, strict=False, dec_hook=_hooked_value
+                )
         except (msgspec.ValidationError, ValueError) as error:
             raise SchemaError(_reason(error)) from None
 
@@ -102,8 +139,7 @@ def find_json(text: str) -> str:
 
 def validate(value: Any, schema: dict[str, Any]) -> None:
     """Check a JSON value against a JSON schema that is not ours. Raises SchemaError."""
-    import jsonschema
-
+    jsonschema = _jsonschema()
     try:
         jsonschema.validate(value, schema)
     except jsonschema.ValidationError as error:
@@ -113,190 +149,367 @@ def validate(value: Any, schema: dict[str, Any]) -> None:
         raise SchemaError(f"the schema itself is wrong: {error.message}") from None
 
 
+def _jsonschema() -> Any:
+    # Where JupyterLab has brought rfc3987_syntax, importing jsonschema builds a grammar of IRIs
+    # for seconds. It is for a format, and formats are not checked here.
+    grammar = "rfc3987_syntax"
+    if "jsonschema" in sys.modules or grammar in sys.modules:
+        return importlib.import_module("jsonschema")
+    sys.modules[grammar] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("jsonschema")
+    finally:
+        del sys.modules[grammar]
+
+
 def to_json(value: Any) -> Any:
-    """`value` as JSON types: what goes into an event. Never fails and never calls back into
-    user code beyond the usual conversions; what has no JSON form becomes its text.
+    """`value` as JSON types: what goes into an event.
+
+    Never fails, and calls nothing of a value but the usual conversions of its type; what has
+    no JSON form becomes its text.
     """
-    if value is None or isinstance(value, (str, bool)):
+    try:
+        return _json(value)
+    except Exception:
+        return _text(value)
+
+
+def _json(value: Any) -> Any:
+    kind = type(value)
+    if kind is str:
+        return clean(value)
+    if kind is dict:
+        return {_key(k): _json(v) for k, v in value.items()}
+    if kind is list or kind is tuple:
+        return [_json(v) for v in value]
+    if value is None or kind is bool:
         return value
+    if kind is int or kind is float:
+        return _number(value)
+    return _converted(value)
+
+
+def _converted(value: Any) -> Any:
+    kind = type(value)
+    if isinstance(value, enum.Enum):
+        return _json(value.value)
+    if isinstance(value, str):
+        return clean("".join(value))
     if isinstance(value, (int, float)):
         return _number(value)
-    try:
-        return _plain(msgspec.to_builtins(value, str_keys=True, enc_hook=_encode_other))
-    except (TypeError, ValueError, RecursionError):
-        return repr(value)
+    if isinstance(value, Mapping):
+        return {_key(k): _json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json(v) for v in value]
+    if isinstance(value, (set, frozenset)):
+        # In the order of their JSON: hashes of text differ from process to process.
+        return sorted((_json(v) for v in value), key=msgspec.json.encode)
+    if isinstance(value, os.PathLike):
+        return _json(os.fspath(value))
+    if isinstance(value, _BUILTIN) or dataclasses.is_dataclass(value):
+        return _json(msgspec.to_builtins(value, str_keys=True, enc_hook=_json))
+    # Of the class, never of the object: one that answers to every name is not asked.
+    if hasattr(kind, "model_dump"):
+        return _json(value.model_dump(mode="json"))
+    if hasattr(kind, "to_dict") and hasattr(kind, "columns"):
+        head = value.head(20).to_dict("records")
+        return {"columns": [str(c) for c in value.columns], "rows": len(value), "head": _json(head)}
+    if hasattr(kind, "tolist"):
+        return _json(value.tolist())
+    return _text(value)
+
+
+_BUILTIN = (
+    msgspec.Struct,
+    bytes,
+    bytearray,
+    dt.date,
+    dt.time,
+    dt.timedelta,
+    uuid.UUID,
+    decimal.Decimal,
+)
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, enum.Enum):
+        key = key.value
+    return clean(key if type(key) is str else str(key))
 
 
 def _number(value: float) -> Any:
     if isinstance(value, int):
-        return int(value) if -(2**63) <= value < 2**64 else str(value)
-    return float(value) if value == value and abs(value) != float("inf") else None
+        return int(value) if -(2**63) <= value < 2**64 else str(int(value))
+    return float(value) if math.isfinite(value) else None
 
 
-def _plain(value: Any) -> Any:
-    """What msgspec leaves as it is though JSON cannot say it."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _number(value)
-    return value
+def _text(value: Any) -> str:
+    try:
+        return clean(repr(value))
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
-def _encode_other(value: Any) -> Any:
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    if hasattr(value, "to_dict") and hasattr(value, "columns"):
-        return {
-            "columns": [str(c) for c in value.columns],
-            "rows": len(value),
-            "head": value.head(20).to_dict("records"),
-        }
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return dict(value)
-    return repr(value)
+def clean(text: str) -> str:
+    """`text` without halves of surrogate pairs, which have no UTF-8."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="replace").decode()
+    return text
+
+
+# Words of JSON schema whose value is data, and those whose value maps names to schemas.
+_DATA = frozenset({"default", "const", "enum", "examples"})
+_NAMED = frozenset({"properties", "patternProperties", "dependentSchemas"})
+_INLINE_LIMIT = 20_000
 
 
 def inline_refs(schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema` without `$ref`, which some engines cannot follow; recursive types keep theirs."""
-    defs = schema.get("$defs", {})
+    """`schema` without `$ref`, which some engines cannot follow.
 
-    def walk(node: Any, seen: tuple[str, ...]) -> Any:
+    Recursive types keep theirs, with `$defs` at the top; so does all of a schema that would
+    grow out of bounds.
+    """
+    defs: dict[str, Any] = schema.get("$defs", {})
+    recursive = _recursive(defs)
+    nodes = 0
+
+    def walk(node: Any) -> Any:
+        nonlocal nodes
+        nodes += 1
+        if nodes > _INLINE_LIMIT:
+            raise OverflowError
         if isinstance(node, list):
-            return [walk(n, seen) for n in node]
+            return [walk(n) for n in node]
         if not isinstance(node, dict):
             return node
-        ref = node.get("$ref")
-        if isinstance(ref, str) and ref.startswith("#/$defs/"):
-            name = ref.removeprefix("#/$defs/")
-            if name in seen:
-                raise RecursionError
-            rest = {k: v for k, v in node.items() if k not in ("$ref", "$defs")}
-            return {**walk(defs[name], (*seen, name)), **rest}
-        return {k: walk(v, seen) for k, v in node.items() if k != "$defs"}
+        out = {}
+        for word, value in node.items():
+            if word in _DATA:
+                out[word] = value
+            elif word in _NAMED:
+                out[word] = {k: walk(v) for k, v in value.items()}
+            elif word not in ("$ref", "$defs", "discriminator"):
+                out[word] = walk(value)
+        name = _ref(node)
+        if name in defs and name not in recursive:
+            return {**walk(defs[name]), **out}
+        return {"$ref": node["$ref"], **out} if "$ref" in node else out
 
     try:
-        out = walk(schema, ())
-    except RecursionError:
+        top: dict[str, Any] = walk(schema)
+        if (name := _ref(top)) in recursive:
+            # Whoever asks for an object wants to see one at the top.
+            top = {**walk(defs[name]), **{k: v for k, v in top.items() if k != "$ref"}}
+        if recursive:
+            top["$defs"] = {n: walk(defs[n]) for n in defs if n in recursive}
+    except OverflowError:
         return schema
-    assert isinstance(out, dict)
-    return out
+    return top
+
+
+def _ref(node: dict[str, Any]) -> str:
+    ref = node.get("$ref")
+    return ref.removeprefix("#/$defs/") if isinstance(ref, str) else ""
+
+
+def _recursive(defs: dict[str, Any]) -> set[str]:
+    """Names of the definitions that lead back to themselves."""
+
+    def refs(node: Any) -> set[str]:
+        if isinstance(node, list):
+            return set().union(*map(refs, node))
+        if not isinstance(node, dict):
+            return set()
+        below = set().union(*(refs(v) for k, v in node.items() if k not in _DATA))
+        return below | ({_ref(node)} & defs.keys())
+
+    direct = {name: refs(node) for name, node in defs.items()}
+    found = set()
+    for name in defs:
+        seen, todo = set(), set(direct[name])
+        while todo:
+            seen.add(at := todo.pop())
+            todo |= direct[at] - seen
+        if name in seen:
+            found.add(name)
+    return found
+
+
+class _Parameter(msgspec.Struct, frozen=True):
+    schema: Schema[Any]
+    default: Any
+
+
+_REQUIRED = inspect.Parameter.empty
+_PLAIN = (type(None), bool, int, float, str, list, dict, tuple)
 
 
 class Signature:
     """The parameters of a function as one JSON object.
 
     `injected` names the parameter (if any) whose annotation is `inject`: it is left out of the
-    schema and filled by the caller.
+    schema and filled by the caller. `local` are names that annotations may use beside globals.
+    Raises SchemaError.
     """
 
-    def __init__(self, fn: Callable[..., Any], inject: type | None = None) -> None:
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        inject: type | None = None,
+        local: dict[str, Any] | None = None,
+    ) -> None:
         self.injected = ""
-        fields: list[_Field] = []
-        hints = _hints(fn)
+        self._parameters: dict[str, _Parameter] = {}
+        properties: dict[str, Any] = {}
+        defs: dict[str, Any] = {}
+        called = getattr(fn, "__name__", type(fn).__name__)
+        hints = _hints(fn, called, inject, local)
         about = param_docs(inspect.getdoc(fn) or "")
         for name, param in inspect.signature(fn).parameters.items():
             if param.kind in (param.VAR_POSITIONAL, param.VAR_KEYWORD, param.POSITIONAL_ONLY):
                 raise SchemaError(
-                    f'parameter "{name}" of "{fn.__name__}" has no name to call it by',
+                    f'parameter "{name}" of "{called}" has no name to call it by',
                     hint="give each parameter of a tool a name; no *args, **kwargs or /",
                 )
+            if name == "self" and name not in hints:
+                raise SchemaError(
+                    f'"{called}" is a method without its object',
+                    hint=f"pass the method of an object: tools=[thing.{called}]",
+                )
             hint = hints.get(name, Any)
-            if inject is not None and hint is inject:
+            if inject is not None and (hint is inject or inject in get_args(hint)):
                 self.injected = name
                 continue
+            if param.default is None and hint is not Any:
+                hint = Optional[hint]  # noqa: UP045 - the hint may be a string or Annotated
+            schema: Schema[Any] = Schema(hint, f"{called}.{name}")
+            described = dict(schema.json)
+            defs.update(described.pop("$defs", {}))
             if name in about:
-                hint = _described(hint, about[name])
-            fields.append(
-                (name, hint) if param.default is param.empty else (name, hint, param.default)
-            )
-        self.schema: Schema[Any] = Schema(_arguments_type(fn.__name__, fields), fn.__name__)
-        self.names = [f[0] for f in fields]
-        self.json = {k: v for k, v in self.schema.json.items() if k != "title"}
-        self.json.setdefault("properties", {})
+                described.setdefault("description", about[name])
+            if type(param.default) in _PLAIN:
+                described["default"] = to_json(param.default)
+            properties[name] = described
+            self._parameters[name] = _Parameter(schema, param.default)
+        self.json: dict[str, Any] = {"type": "object", "properties": properties}
+        if required := [n for n, p in self._parameters.items() if p.default is _REQUIRED]:
+            self.json["required"] = required
+        if defs:
+            self.json["$defs"] = defs
 
     def convert(self, args: Any) -> dict[str, Any]:
-        """Keyword arguments from a JSON object. Raises SchemaError."""
+        """Keyword arguments from a JSON object, defaults included. Raises SchemaError."""
         if not isinstance(args, dict):
             raise SchemaError(f"the arguments must be a JSON object, not {type(args).__name__}")
-        unknown = [k for k in args if k not in self.names]
-        if unknown:
-            raise SchemaError(
-                f"unknown argument {unknown[0]!r}; there are: {', '.join(self.names)}"
-            )
-        value = self.schema.convert(args)
-        return {name: getattr(value, name) for name in self.names}
+        for name in args:
+            if name not in self._parameters:
+                known = ", ".join(self._parameters) or "none"
+                raise SchemaError(f'there is no argument "{name}"; there are: {known}')
+        out = {}
+        for name, param in self._parameters.items():
+            if name in args:
+                out[name] = self._convert(name, param, args[name])
+            elif param.default is _REQUIRED:
+                raise SchemaError(f'the argument "{name}" is missing')
+            else:
+                out[name] = param.default
+        return out
+
+    def _convert(self, name: str, param: _Parameter, value: Any) -> Any:
+        try:
+            return param.schema.convert(value)
+        except SchemaError as error:
+            if isinstance(value, str):
+                # Small models write an object or a list as a string of JSON.
+                with contextlib.suppress(SchemaError):
+                    return param.schema.parse(value)
+            raise SchemaError(f'the argument "{name}" does not fit: {error.message}') from None
 
 
-def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
+def local_names(fn: Callable[..., Any]) -> dict[str, Any] | None:
+    """What the annotations of `fn` name in the function that it is being defined in."""
+    where = getattr(fn, "__qualname__", "").rpartition(".<locals>")[0]
+    hints = [h for h in getattr(fn, "__annotations__", {}).values() if isinstance(h, str)]
+    if not where or not hints:
+        return None
+    frame = sys._getframe(1)
+    while frame.f_code.co_qualname != where:
+        if frame.f_back is None:
+            return None
+        frame = frame.f_back
+    names = set(re.findall(r"[^\W\d]\w*", " ".join(hints)))
+    return {n: v for n, v in frame.f_locals.items() if n in names}
+
+
+def _hints(
+    fn: Callable[..., Any], called: str, inject: type | None, local: dict[str, Any] | None
+) -> dict[str, Any]:
+    plain: Any = fn
+    while isinstance(plain, functools.partial):
+        plain = plain.func
+    if not inspect.isroutine(plain) and not inspect.isclass(plain):
+        plain = type(plain).__call__
     try:
-        return get_type_hints(fn, include_extras=True)
-    except NameError as error:
+        try:
+            return get_type_hints(plain, localns=local, include_extras=True)
+        except NameError:
+            # Linters move the import of an injected type under TYPE_CHECKING.
+            extra = {} if inject is None else {inject.__name__: inject}
+            return get_type_hints(plain, localns={**extra, **(local or {})}, include_extras=True)
+    except (NameError, TypeError) as error:
         raise SchemaError(
-            f'a type hint of "{fn.__name__}" cannot be resolved: {error}',
+            f'a type hint of "{called}" cannot be resolved: {error}',
             hint="define the type before the tool, at the top level of the notebook or module",
         ) from None
 
 
-def _described(hint: Any, text: str) -> Any:
-    from typing import Annotated
-
-    return Annotated[hint, msgspec.Meta(description=text)]
-
-
-def _arguments_type(name: str, fields: list[_Field]) -> Any:
-    if any(_mentions_pydantic(f[1]) for f in fields):
-        import pydantic
-
-        make: Any = pydantic.create_model
-        return make(name, **{f[0]: (f[1], f[2]) if len(f) == 3 else (f[1], ...) for f in fields})
-    return msgspec.defstruct(name, [_safe_default(f) for f in fields], kw_only=True)
-
-
-def _safe_default(field: _Field) -> _Field:
-    """A list as a default is shared by all calls of a function; here each gets its own."""
-    if len(field) == 3 and isinstance(field[2], (list, dict, set)):
-        value = field[2]
-        default = msgspec.field(default_factory=type(value) if not value else value.copy)
-        return (field[0], field[1], default)
-    return field
-
-
 def _mentions_pydantic(hint: Any) -> bool:
-    if hasattr(hint, "model_json_schema"):
+    if hasattr(hint, "model_json_schema") or type(hint).__module__.startswith("pydantic"):
         return True
     return any(_mentions_pydantic(a) for a in get_args(hint))
 
 
-def _pydantic_adapter(type_: Any) -> Any:
-    pydantic = sys.modules.get("pydantic")
-    if pydantic is None or not _mentions_pydantic(type_):
-        return None
-    return pydantic.TypeAdapter(type_)
+def _hooked_schema(type_: Any) -> dict[str, Any]:
+    if isinstance(type_, type) and issubclass(type_, PurePath):
+        return {"type": "string", "format": "path"}
+    raise TypeError(f"JSON has no form of {type_!r}")
+
+
+def _hooked_value(type_: type, value: Any) -> Any:
+    if issubclass(type_, PurePath) and isinstance(value, str):
+        return type_(value)
+    raise ValueError(f"{type(value).__name__} is no {type_.__name__}")
 
 
 def param_docs(doc: str) -> dict[str, str]:
     """Parameter descriptions of a Google, NumPy or reST docstring."""
-    if "\n" not in doc:
-        return {}
-    import docstring_parser
-
-    parsed = docstring_parser.parse(doc)
-    return {p.arg_name: p.description.strip() for p in parsed.params if p.description}
+    parsed = _parsed(doc)
+    params = parsed.params if parsed is not None else ()
+    return {p.arg_name: p.description.strip() for p in params if p.description}
 
 
 def summary(doc: str) -> str:
     """A docstring without its parameter section."""
-    if "\n" not in doc:
+    parsed = _parsed(doc)
+    if parsed is None:
         return doc.strip()
-    import docstring_parser
-
-    parsed = docstring_parser.parse(doc)
     parts = (parsed.short_description, parsed.long_description)
     return "\n\n".join(p for p in parts if p).strip() or doc.strip()
+
+
+def _parsed(doc: str) -> Docstring | None:
+    if "\n" not in doc:
+        return None
+    import docstring_parser
+
+    try:
+        return docstring_parser.parse(doc)
+    except docstring_parser.ParseError:
+        return None
 
 
 def _reason(error: Exception) -> str:

@@ -17,8 +17,9 @@ from mastra_nb.storage import Store
 class Services:
     """What runs of one application share: a store, settings, ids, readers of their events.
 
-    `wrap_model` puts record/replay or a cache around a model; `now` is the clock of events; `sinks` see every event of every
-    run, on the loop that drives it, and must not block.
+    `wrap_model` puts record/replay or a cache around a model; `now` is the clock of events.
+    `sinks` see every event of every run, where it happens (a sync tool's thread too), and must
+    not block; one that raises is taken out.
     """
 
     def __init__(

@@ -68,7 +68,10 @@ class Journal(Protocol):
         ...
 
     async def claim(self, run: str, *, owner: str, lease: float = LEASE_SECONDS) -> RunRow:
-        """Take the lease (fence + 1). Raises NotFound; LeaseHeld while another owner's lease runs."""
+        """Take the lease (fence + 1).
+
+        Raises NotFound; LeaseHeld while another owner's lease runs.
+        """
         ...
 
     async def append(
@@ -82,6 +85,8 @@ class Journal(Protocol):
         barrier: bool = False,
     ) -> None:
         """Write durable events in order, all or none, and extend the lease.
+
+        A caller that is cancelled learns of it when it is decided whether they are written.
 
         With `barrier` the write is on the disk when this returns, else it survives the death of
         the process. A status that rests (suspended, done, failed, cancelled) gives the lease up.

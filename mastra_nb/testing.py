@@ -76,7 +76,10 @@ class ScriptedModel:
     def assert_done(self) -> None:
         """Raises AssertionError if lines were not asked for."""
         left = self.script[len(self.requests) :]
-        assert not left, f"{len(left)} of {len(self.script)} scripted lines left over: {left!r}"
+        if left:
+            raise AssertionError(
+                f"{len(left)} of {len(self.script)} scripted lines left over: {left!r}"
+            )
 
     async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
         i = len(self.requests)

@@ -10,8 +10,9 @@ import hashlib
 import inspect
 import os
 import queue
+import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, ClassVar, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
@@ -28,25 +29,17 @@ from mastra_nb.errors import (
     ToolTimeout,
 )
 from mastra_nb.messages import ToolSpec
-from mastra_nb.schema import Signature, parse_json, summary, to_json
+from mastra_nb.schema import Signature, local_names, parse_json, summary, to_json
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Approval = bool | Callable[[dict[str, Any]], bool]
+Approval = bool | Callable[[dict[str, Any]], bool | Awaitable[bool]]
+
+# What every provider takes.
+TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 # What fits into a model's context beside everything else, in characters of JSON.
 RESULT_LIMIT = 40_000
-
-APPROVAL_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "approved": {"type": "boolean"},
-        "reason": {"type": "string", "description": "told to the model when denied"},
-        "args": {"type": "object", "description": "arguments to use instead"},
-    },
-    "required": ["approved"],
-    "additionalProperties": False,
-}
 
 
 class ToolLike(Protocol):
@@ -91,11 +84,17 @@ class Tool(Generic[P, R]):
             )
         functools.update_wrapper(self, fn)
         self.fn = fn
-        self.name = name or getattr(fn, "__name__", "tool")
+        self.name = name or getattr(fn, "__name__", type(fn).__name__)
+        if not TOOL_NAME.fullmatch(self.name):
+            raise ConfigError(
+                f'"{self.name}" cannot name a tool',
+                hint='1 to 64 letters, digits, "_" or "-": @tool(name="...")',
+            )
         self.needs_approval = needs_approval
         self.timeout = timeout
         self.retries = retries
         self._description = description
+        self._locals = local_names(fn)
         self._signature: Signature | None = None
         self._spec: ToolSpec | None = None
 
@@ -108,7 +107,7 @@ class Tool(Generic[P, R]):
     @property
     def signature(self) -> Signature:
         if self._signature is None:
-            self._signature = Signature(self.fn, inject=Context)
+            self._signature = Signature(self.fn, inject=Context, local=self._locals)
         return self._signature
 
     @property
@@ -125,30 +124,46 @@ class Tool(Generic[P, R]):
         Raises ToolArgsError, ToolTimeout, ToolFailed, ToolRetry; ToolError if it was denied.
         """
         args = self._arguments(input)
-        needs = self.needs_approval
-        if needs if isinstance(needs, bool) else needs(args):
+        if await self._needs_approval(args):
             args = self._approved(args, ctx)
         if self.signature.injected:
             args[self.signature.injected] = ctx
         timeout = self.timeout or ctx.services.settings.tool_timeout
-        for attempt in range(self.retries + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(timeout) as clock:
                     return capped(to_json(await call(self.fn, args)))
             except (ToolRetry, LimitExceeded):
                 raise
-            except TimeoutError:
-                if attempt == self.retries:
-                    raise ToolTimeout(
-                        f'tool "{self.name}" did not answer within {timeout:g} s',
-                        hint="raise it with @tool(timeout=...)",
-                    ) from None
             except Exception as error:
-                if attempt == self.retries:
-                    raise ToolFailed(
-                        f'tool "{self.name}" failed: {type(error).__name__}: {error}'
-                    ) from error
-        raise AssertionError("unreachable")
+                if ctx.run.refusal is not None:
+                    raise
+                if attempt > self.retries:
+                    raise self._failure(error, timeout if clock.expired() else None) from error
+            except (asyncio.CancelledError, SystemExit) as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                # It was not we who are stopped: something in the tool was.
+                if attempt > self.retries:
+                    raise self._failure(error, None) from error
+
+    def _failure(self, error: BaseException, timeout: float | None) -> ToolError:
+        if timeout is not None:
+            return ToolTimeout(
+                f'tool "{self.name}" did not answer within {timeout:g} s',
+                hint="raise it with @tool(timeout=...)",
+            )
+        about = f": {error}" if str(error) else ""
+        return ToolFailed(f'tool "{self.name}" failed: {type(error).__name__}{about}')
+
+    async def _needs_approval(self, args: dict[str, Any]) -> bool:
+        if isinstance(self.needs_approval, bool):
+            return self.needs_approval
+        needs = self.needs_approval(args)
+        return needs if isinstance(needs, bool) else bool(await needs)
 
     def _arguments(self, input: Any) -> dict[str, Any]:
         try:
@@ -166,7 +181,7 @@ class Tool(Generic[P, R]):
         asked = ctx.run.past.asked.get(ctx.path)
         answer = ctx.suspend(
             {"tool": self.name, "args": shown, "digest": digest},
-            schema=APPROVAL_SCHEMA,
+            schema=approval_schema(self.signature.json),
             reason="approval",
         )
         if asked is None or asked.payload.get("digest") != digest:
@@ -177,6 +192,23 @@ class Tool(Generic[P, R]):
             why = answer.get("reason") or "no reason given"
             raise ToolError(f'the user denied the call of "{self.name}": {why}', code="tool.denied")
         return self._arguments(answer["args"]) if "args" in answer else args
+
+
+def approval_schema(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Of the answer to a call that waits: arguments that do not fit are refused right there."""
+    defs = {"$defs": parameters["$defs"]} if "$defs" in parameters else {}
+    args = {k: v for k, v in parameters.items() if k != "$defs"}
+    return {
+        "type": "object",
+        "properties": {
+            "approved": {"type": "boolean"},
+            "reason": {"type": "string", "description": "told to the model when denied"},
+            "args": {**args, "additionalProperties": False, "description": "to use instead"},
+        },
+        "required": ["approved"],
+        "additionalProperties": False,
+        **defs,
+    }
 
 
 def approval_digest(tool: str, args: Any) -> str:
@@ -266,7 +298,7 @@ async def in_thread(fn: Callable[[], R]) -> R:
             if not future.done():
                 how(what)
 
-        # The loop may close between a look at it and the call.
+        # Nobody waits any more where the loop is closed.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(set_unless_gone)
 
@@ -300,5 +332,6 @@ if hasattr(os, "register_at_fork"):
 def _transportable(error: BaseException) -> BaseException:
     # A future refuses StopIteration, and a SystemExit would end the loop instead of the tool.
     if isinstance(error, (StopIteration, SystemExit, KeyboardInterrupt)):
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        about = f": {error}" if str(error) else ""
+        return RuntimeError(f"{type(error).__name__}{about}")
     return error

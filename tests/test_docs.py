@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from mastra_nb.testing import ScriptedModel, no_network
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_CELL = re.compile(r"^```ipython\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -39,6 +44,34 @@ def test_the_code_of_a_page_runs(page: Path, capsys: pytest.CaptureFixture[str])
     with no_network():
         for code in _BLOCK.findall(page.read_text(encoding="utf-8")):
             exec(compile(code, str(page), "exec", dont_inherit=True), space)
+
+
+def test_the_cells_of_a_page_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an IPython of its own process: the extension changes the shell it is loaded into."""
+    cells = _CELL.findall((ROOT / "docs" / "notebook.md").read_text(encoding="utf-8"))
+    assert len(cells) > 5
+    done = subprocess.run(
+        [sys.executable, "-c", _SHELL, json.dumps(cells)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(Path.cwd())},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Oslo" in done.stdout
+
+
+_SHELL = """
+import json, sys
+from IPython.core.interactiveshell import InteractiveShell
+from mastra_nb import plugins
+from mastra_nb.testing import ScriptedModel
+
+plugins.providers.register("local", lambda name, id: ScriptedModel("Oslo is fine.", repeat=True))
+shell = InteractiveShell.instance()
+for cell in json.loads(sys.argv[1]):
+    if not shell.run_cell(cell).success:
+        sys.exit(1)
+"""
 
 
 def test_there_is_code_to_run() -> None:

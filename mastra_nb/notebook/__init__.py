@@ -3,15 +3,15 @@
 `extension` is where it begins and `demo` runs a notebook in a terminal. Private modules are rows
 of their own, each imports from lower ones only:
 
-======  =====================================================
-row     modules
-======  =====================================================
-4       extension, demo
-3       _commands, _complete
-2       _host
-1       _replay, _attach, _ask
-0       _errors, _live, _options, _specs, _rewrite, _templates, _values, _config
-======  =====================================================
+===  ==========================================================
+row  modules
+===  ==========================================================
+4    extension, demo
+3    _ask, _define, _commands, _complete
+2    _host
+1    _live, _specs, _values, _replay, _attach
+0    _errors, _options, _templates, _rewrite, _config
+===  ==========================================================
 """
 
 from __future__ import annotations

@@ -208,7 +208,9 @@ def finish(host: Host, asked: Asked, output: Any, *, value: bool) -> Any:
     if value:
         return answer
     # Whoever captures the cell's output would keep an empty one for a silent result.
-    return None if host.capturing else _live.Result(asked.run, answer, asked.bundle)
+    if host.capturing:
+        return None
+    return _live.Result(asked.run, answer, asked.bundle if host.in_kernel else None)
 
 
 async def arun(host: Host, asked: Asked, *, value: bool) -> Any:
@@ -361,7 +363,7 @@ async def _show_prompt(
     try:
         await agent.replace(services=services).run(prompt, thread=thread, output=output)
     except _NothingSent:
-        print(_request_text(*seen[0]))
+        _live.say(_request_text(*seen[0]))
 
 
 def _request_text(model: str, request: ModelRequest) -> str:

@@ -42,7 +42,7 @@ def show_table(
 ) -> None:
     """Rows of text as a table, in Markdown and as plain text; names and titles stay text."""
     if not rows:
-        print(empty)
+        _live.say(empty)
         return
     cells = [[_short(cell, widest) for cell in row] for row in rows]
     widths = [max(len(r[i]) for r in (list(header), *cells)) for i in range(len(header))]
@@ -51,7 +51,7 @@ def show_table(
         for row in (header, *cells)
     )
     if not host.in_kernel:
-        print(text)
+        _live.say(text)
         return
     lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
     lines += [f"| {' | '.join(escape(c) for c in row)} |" for row in cells]
@@ -200,7 +200,9 @@ def _used(usage: Usage) -> tuple[str, str]:
 
 
 def _money(cost: float | None) -> str:
-    return "" if cost is None else f"${cost:.4f}"
+    if cost is None:
+        return ""
+    return f"${cost:.4f}" if cost else "$0"
 
 
 async def _run(host: Host, arg: str) -> None:
@@ -220,7 +222,7 @@ async def _run(host: Host, arg: str) -> None:
     if host.in_kernel:
         _live.publish(_live.run_bundle(run))
     else:
-        print(plain(run.text))
+        _live.say(plain(run.text))
 
 
 async def _threads(host: Host, _: str) -> None:
@@ -272,21 +274,21 @@ async def _replay(host: Host, arg: str) -> None:
         "only": "what was recorded is replayed, no model is called",
     }
     mode = host.replay.mode
-    print(f"replay {mode} · {about[mode]}")
+    _live.say(f"replay {mode} · {about[mode]}")
 
 
 async def _default(host: Host, arg: str) -> None:
     if arg:
         host.find_agent(arg, host.names())
         host.default = arg
-    print(f"%ask without a name asks {host.default or 'assistant'}")
+    _live.say(f"%ask without a name asks {host.default or 'assistant'}")
 
 
 async def _help(host: Host, _: str) -> None:
     from mastra_nb.notebook._specs import SPECS
 
     lines = [f"{s.usage[0].split()[0]:<10}{s.summary}" for s in SPECS.values()]
-    print("\n".join([*lines, "", MASTRA.body, "", "%%ask? explains one of them"]))
+    _live.say("\n".join([*lines, "", MASTRA.body, "", "%%ask? explains one of them"]))
 
 
 _COMMANDS: dict[str, Callable[[Host, str], Awaitable[None]]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -16,7 +17,7 @@ from mastra_nb import plugins, portal
 from mastra_nb.agents import Agent
 from mastra_nb.app import Mastra, open_store
 from mastra_nb.config import default_storage, project_root, redact
-from mastra_nb.errors import MastraError, NotFound
+from mastra_nb.errors import MastraError, NotFound, StorageError
 from mastra_nb.events import Event, SpanEnded, SpanStarted, View
 from mastra_nb.messages import Usage
 from mastra_nb.models import ReplayMode
@@ -30,6 +31,8 @@ from mastra_nb.services import Services
 from mastra_nb.storage import Store, Thread
 
 _MOST_RUNS = 500
+# Other kernels write for milliseconds; who holds a file for longer than this is stuck.
+_LOCK_SECONDS = 3.0
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -273,5 +276,11 @@ class Host:
 
 async def _check_writable(store: Store, token: str) -> None:
     """A file that cannot be written is found now, not in the middle of the first answer."""
-    await store.put("kernel", token, {})
-    await store.delete("kernel", token)
+    try:
+        async with asyncio.timeout(_LOCK_SECONDS):
+            await store.put("kernel", token, {})
+            await store.delete("kernel", token)
+    except TimeoutError:
+        raise StorageError(
+            f'"{redact(store.url)}" is locked by another process', code="storage.locked"
+        ) from None

@@ -33,6 +33,11 @@ def publish(bundle: dict[str, Any], **options: Any) -> Any:
     return show(bundle, raw=True, **options)
 
 
+def say(text: str) -> None:
+    """A line in one piece: the two that `print` writes may become two outputs of a notebook."""
+    sys.stdout.write(f"{text}\n")
+
+
 class Screen(Protocol):
     """Where a run is shown."""
 
@@ -194,13 +199,16 @@ def _terminal_interrupt() -> Iterator[None]:
 
 
 class Result(Generic[T]):
-    """What a bare %ask leaves in `_` and `Out[n]`: silent once, for its answer was streamed."""
+    """What a bare %ask leaves in `_` and `Out[n]`: silent once, for its answer was streamed.
 
-    def __init__(self, run: Run[T], output: T, bundle: Bundle, *, quiet: bool = True) -> None:
+    Without a `bundle` it is shown as text.
+    """
+
+    def __init__(self, run: Run[T], output: T, bundle: Bundle | None) -> None:
         self.run = run
         self.output = output
         self._bundle = bundle
-        self._quiet = quiet
+        self._quiet = True
 
     @property
     def text(self) -> str:
@@ -220,10 +228,12 @@ class Result(Generic[T]):
         return self.text
 
     def _ipython_display_(self) -> None:
-        if self._quiet:
-            self._quiet = False
-            return
-        publish(self._bundle(self.run))
+        quiet, self._quiet = self._quiet, False
+        if self._bundle is None:
+            # A terminal has printed "Out[n]: " by now.
+            say(repr(self) if quiet else plain(self.text))
+        elif not quiet:
+            publish(self._bundle(self.run))
 
 
 def run_bundle(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -70,16 +71,19 @@ class Narrator:
             failed = " · failed" if item["status"] == "error" else ""
             self._line(f"  · {item.get('name', item['type'])}{seconds}{failed}")
         self._tools[id] = max(self._tools.get(id, 0), len(done))
+        running = run.get("status") == "running"
         text = _answer(run, markdown)
-        if run.get("status") == "running":
+        if running:
             text = _settled(text)
         said = self._said.get(id, "")
         if text.startswith(said):
             self._put(text[len(said) :])
             self._said[id] = text
-        elif run.get("status") != "running":
+        elif not running:
             self._line("")
             self._put(text)
+        if not running:
+            self._line("")
 
     def _put(self, text: str) -> None:
         text = plain(text)
@@ -96,6 +100,8 @@ class Narrator:
 
 def _answer(run: dict[str, Any], markdown: str) -> str:
     """The text of a record, which is kept in the Markdown: `at` counts UTF-16 units of it."""
+    if "output" in run:
+        return json.dumps(run["output"], ensure_ascii=False)
     if "at" not in run:
         return str(run.get("text", ""))
     start, end = run["at"]

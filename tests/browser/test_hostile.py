@@ -42,7 +42,13 @@ def fail(what: str) -> str:
 def agent(payload, *script):
     # An agent's name takes every character but the one that separates spans.
     name = payload.replace("/", "\\N{DIVISION SLASH}")
-    return Agent(name=name, model=ScriptedModel(*script), tools=[look, fail], thread=payload)
+    return Agent(
+        name=name,
+        model=ScriptedModel(*script),
+        tools=[look, fail],
+        memory=True,
+        thread=payload,
+    )
 
 
 def everywhere(payload):
@@ -84,11 +90,18 @@ CELLS = [
     'stream = agent("stream", "\\n\\n---\\n\\n".join(PAYLOADS))\n'
     "stream.model.piece, stream.model.delay = 5, 0.002",
     "%%ask stream\nSay it all.",
+    """for i, payload in enumerate(p for p in PAYLOADS[::3] if "{" not in p):
+    globals()[f"agent{i}"] = agent(payload, "Fine.")
+    get_ipython().run_cell_magic("ask", f"agent{i}", payload)""",
+    "%mastra agents",
+    "%mastra runs",
+    "%mastra threads",
+    "%mastra cost",
+    "%%ask agent1 --show-prompt\n<img src=x onerror=alert(1)>",
     '%%ask "<img src=x onerror=alert(1)>"\nWho is there?',
     '%%ask stream --<script>alert(1)</script> -o "<img src=x onerror=alert(1)>"\nx',
 ]
 RUNS = range(2, 2 + CHUNKS)
-STREAM = 3 + 2 * CHUNKS
 
 # What a page runs or loads by itself, or runs when a reader touches it. JupyterLab itself links an
 # address that it finds in plain text, such as an error: such a link shows where it leads.
@@ -181,8 +194,15 @@ def _assert_complete(notebook: Notebook) -> None:
     runs = 0
     for index in RUNS:
         notebook.cell(index).scroll_into_view_if_needed()
-        for output in notebook.output(index).locator(".jp-OutputArea-child").all():
-            runs += 1
-            assert output.get_by_text("The answer begins.").is_visible(), output.inner_html()
-            assert output.locator("small").last.is_visible()
+        shown = notebook.output(index).evaluate(
+            """area => [...area.querySelectorAll('.jp-OutputArea-child')].map(output => {
+                const seen = node => node?.checkVisibility() ?? false;
+                const begin = [...output.querySelectorAll('p')].filter(
+                    node => node.textContent.trim() === 'The answer begins.');
+                return begin.length === 1 && seen(begin[0])
+                    && seen([...output.querySelectorAll('small')].at(-1));
+            })"""
+        )
+        assert all(shown), f"cell {index}: runs {[i for i, ok in enumerate(shown) if not ok]}"
+        runs += len(shown)
     assert runs == len(_payloads())

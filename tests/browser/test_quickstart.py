@@ -15,14 +15,12 @@ def test_quickstart(lab: Lab, server: Server, pytestconfig: pytest.Config) -> No
     shutil.copy(pytestconfig.rootpath / "notebooks" / path.name, path)
     notebook = lab.open(path)
 
-    done = notebook.run_all(timeout=240)
+    done = notebook.run_all(timeout=400)
     notebook.screenshot("quickstart-light")
     lab.theme("dark")
     notebook.screenshot("quickstart-dark")
 
     assert done
-    saved = notebook.save()
-    outputs = [output for cell in saved.cells for output in cell.get("outputs", ())]
+    outputs = [output for cell in notebook.save().cells for output in cell.get("outputs", ())]
     assert not [output for output in outputs if output.output_type == "error"]
-    shown = [o.data["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
-    assert any("get_weather" in text for text in shown)
+    assert lab.page.locator("details", has_text="get_weather").count() >= 1

@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from email.utils import formatdate
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,12 +43,12 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 class Ctx:
-    """Of a context a model needs `emit`, the settings, and the meter of its run for retries."""
+    """Of a context a model needs `emit`, the settings, and the meter for retries."""
 
     def __init__(self, retries: int = 99) -> None:
         self.seen: list[Any] = []
         self.left = retries
-        self.run = SimpleNamespace(meter=self)
+        self.meter = self
         self.services = Services()
 
     def emit(self, data: Any) -> int:

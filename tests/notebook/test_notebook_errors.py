@@ -165,6 +165,23 @@ def test_a_store_that_cannot_be_used_is_one_line(
     assert "in memory only" in kernel.ok("%mastra").markdown
 
 
+def test_a_locked_store_is_one_line_too(start: Start, tmp_path: Path) -> None:
+    import apsw
+
+    from mastra_nb.app import open_store
+
+    open_store(f"sqlite:///{tmp_path / 'mastra.db'}")
+    db = apsw.Connection(str(tmp_path / "mastra.db"))
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        warning = start().ok("%load_ext mastra_nb").text.splitlines()[0]
+    finally:
+        db.close()
+    assert "mastra.db" in warning
+    assert "locked" in warning
+    assert warning.endswith("kept in memory only")
+
+
 def test_an_old_ipython_is_one_line(start: Start) -> None:
     kernel = start()
     kernel.ok(

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from mastra_nb.errors import LimitExceeded
+from mastra_nb.limits import Limits, Meter, within
+from mastra_nb.messages import Usage
+
+
+def used(tokens: int, cost: float | None = 0.0) -> Usage:
+    return Usage(input=tokens, calls=1, cost=cost)
+
+
+async def spend(meter: Meter, tokens: int, log: list[int], cost: float | None = 0.0) -> None:
+    await meter.room()
+    meter.admit_model()
+    log.append(1)
+    await asyncio.sleep(0.001)
+    log.append(-1)
+    meter.settle(used(tokens, cost))
+
+
+@pytest.mark.parametrize("limit", [1, 7, 10, 35, 100, 200])
+async def test_at_most_one_call_crosses_the_line(limit: int) -> None:
+    meter, log = Meter(Limits(tokens=limit)), []
+    results = await asyncio.gather(
+        *(spend(meter, 10, log) for _ in range(20)), return_exceptions=True
+    )
+    assert meter.usage.total < limit + 10
+    assert meter.usage.total >= min(limit, 200)
+    refused = [r for r in results if r is not None]
+    assert all(isinstance(r, LimitExceeded) for r in refused)
+    assert len(refused) == 20 - -(-min(limit, 200) // 10)
+
+
+async def test_there_is_room_for_many_where_there_is_room() -> None:
+    meter, log = Meter(Limits(tokens=10_000)), []
+    await asyncio.gather(*(spend(meter, 10, log) for _ in range(20)))
+    together = most = 0
+    for step in log:
+        together += step
+        most = max(most, together)
+    assert most == 19
+
+
+async def test_money() -> None:
+    meter, log = Meter(Limits(cost=1.0)), []
+    results = await asyncio.gather(
+        *(spend(meter, 1, log, 0.4) for _ in range(9)), return_exceptions=True
+    )
+    assert meter.usage.cost == pytest.approx(1.2)
+    assert sum(r is None for r in results) == 3
+    unknown = Meter(Limits(cost=1.0))
+    await spend(unknown, 1, log, None)
+    with pytest.raises(LimitExceeded, match="the price of a model used here is unknown"):
+        await spend(unknown, 1, log, None)
+
+
+async def test_who_waits_may_leave() -> None:
+    meter, log = Meter(Limits(tokens=100)), []
+    first = asyncio.create_task(spend(meter, 10, log))
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(spend(meter, 10, log)) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    results = await asyncio.gather(first, *waiting, return_exceptions=True)
+    assert [type(r).__name__ for r in results] == ["NoneType", "CancelledError", *["NoneType"] * 2]
+    assert meter.usage.total == 30
+
+
+def test_calls_and_tools_are_counted_to_the_number() -> None:
+    meter = Meter(Limits(requests=2, tool_calls=1))
+    meter.admit_model()
+    meter.count_retry()
+    for refused in (meter.admit_model, meter.count_retry):
+        with pytest.raises(LimitExceeded, match="2 requests is used up") as caught:
+            refused()
+        assert caught.value.details == {"limit": "requests", "value": 2, "path": ""}
+    meter.admit_tool()
+    with pytest.raises(LimitExceeded, match="1 tool calls"):
+        meter.admit_tool()
+    assert (meter.requests, meter.tool_calls) == (2, 1)
+
+
+async def test_a_part_counts_into_the_whole() -> None:
+    whole = Meter(Limits(requests=3, tokens=100))
+    parts = [Meter(Limits(requests=2), above=whole, path=f"a/{i}") for i in range(2)]
+    log: list[int] = []
+    await spend(parts[0], 10, log)
+    await spend(parts[0], 10, log)
+    with pytest.raises(LimitExceeded) as caught:
+        await spend(parts[0], 10, log)
+    assert caught.value.details["path"] == "a/0"
+    await spend(parts[1], 10, log)
+    with pytest.raises(LimitExceeded) as caught:
+        await spend(parts[1], 10, log)
+    assert caught.value.details["path"] == ""
+    assert (whole.requests, whole.usage.total, parts[1].usage.total) == (3, 30, 10)
+
+
+def test_a_refused_call_is_counted_nowhere() -> None:
+    whole = Meter(Limits())
+    part = Meter(Limits(tool_calls=0, requests=0), above=whole, path="p")
+    for refused in (part.admit_tool, part.admit_model):
+        with pytest.raises(LimitExceeded):
+            refused()
+    assert (whole.tool_calls, whole.requests) == (0, 0)
+
+
+def test_what_was_used_before_counts() -> None:
+    past: list[Any] = [
+        ("a/m", "model", None), ("a/m", "", used(5)), ("a/t", "tool", None),
+        ("a/s/m", "model", None), ("a/s/m", "", Usage(input=1, calls=3)), ("a/s2/t", "tool", None),
+    ]  # fmt: skip
+    whole, part = Meter(Limits()), Meter(Limits(), path="a/s")
+    for meter in (whole, part):
+        meter.restore(past)
+    assert (whole.requests, whole.tool_calls, whole.usage.total) == (4, 2, 6)
+    assert (part.requests, part.tool_calls, part.usage.total) == (3, 0, 1)
+
+
+async def test_within() -> None:
+    async def quick() -> int:
+        return 1
+
+    async def fails() -> None:
+        raise TimeoutError("mine")
+
+    assert await within(None, quick()) == await within(5, quick()) == 1
+    with pytest.raises(TimeoutError, match="mine"):
+        await within(5, fails())
+    with pytest.raises(LimitExceeded, match=r"longer than 0\.01 s"):
+        await within(0.01, asyncio.sleep(5), "a/b")

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from mastra_nb import Agent
+from mastra_nb.errors import RunSuspended, Stopped
+from mastra_nb.notebook import _errors
+from mastra_nb.notebook._live import Result, Terminal, frames, interval, said, show, show_blocking
+from mastra_nb.runs import Run
+from mastra_nb.testing import ScriptedModel, calls
+from mastra_nb.tools import tool
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.texts: list[tuple[str, bool]] = []
+
+    def show(self, run: Run[Any], *, last: bool) -> None:
+        self.texts.append((run.text, last))
+
+
+def talk(text: str = "word " * 40, delay: float = 0.002) -> Run[Any]:
+    return Agent(name="a", model=ScriptedModel(text, delay=delay, piece=5)).run("x")
+
+
+async def test_a_run_is_shown_from_start_to_end() -> None:
+    screen = Recorder()
+    assert await show(talk(), screen, 50) == "word " * 40
+    assert screen.texts[0] == ("", False)
+    assert screen.texts[-1] == ("word " * 40, True)
+    assert 3 <= len(screen.texts) <= 12
+    assert [last for _, last in screen.texts].count(True) == 1
+
+
+def test_blocking_callers_see_the_same() -> None:
+    screen = Recorder()
+    assert show_blocking(talk(), screen, 50) == "word " * 40
+    assert screen.texts[-1] == ("word " * 40, True)
+
+
+async def test_a_failure_is_shown_and_raised() -> None:
+    screen = Recorder()
+    agent = Agent(name="a", model=ScriptedModel(ValueError("no")))
+    with pytest.raises(ValueError, match="no"):
+        await show(agent.run("x"), screen, 50)
+    assert screen.texts[-1][1]
+
+
+async def test_cancelling_the_cell_stops_the_run_and_leaves_the_task_alive() -> None:
+    screen, run = Recorder(), talk("word " * 4000, 0.005)
+
+    async def cell() -> str:
+        with pytest.raises(Stopped, match=r"after \d+ tokens"):
+            await show(run, screen, 50)
+        await asyncio.sleep(0)
+        return "alive"
+
+    task = asyncio.create_task(cell())
+    await asyncio.sleep(0.1)
+    began = time.monotonic()
+    task.cancel()
+    assert await task == "alive"
+    assert time.monotonic() - began < 0.5
+    assert run.view.status == "cancelled"
+    assert screen.texts[-1][0].startswith("word word")
+    assert said(run) == len(screen.texts[-1][0]) // 5
+
+
+async def test_longer_texts_are_drawn_less_often() -> None:
+    short, long = talk("x"), talk("x" * 100_000, 0)
+    await short
+    await long
+    assert interval(short, 20) == 0.05
+    assert interval(long, 20) == pytest.approx(1.2)
+
+
+async def test_a_reader_that_leaves_stops_the_run() -> None:
+    run = talk("word " * 4000, 0.005)
+    watching = frames(run, 50)
+    await anext(watching)
+    await watching.aclose()
+    assert run.view.status == "cancelled"
+
+
+async def test_a_terminal_gets_text_once_and_obeys_nothing() -> None:
+    @tool
+    def look(x: str) -> str:
+        """Look."""
+        raise ValueError("bad\x1b[2J")
+
+    said: list[str] = []
+    model = ScriptedModel(calls("look", x="a"), "one \x1b[31mtwo\n three", piece=3)
+    await show(Agent(name="a", model=model, tools=[look]).run("x"), Terminal(said.append), 1000)
+    text = "".join(said)
+    assert text.startswith('· look …\n  ! tool "look" failed: ValueError: bad[2J\n')
+    assert text.endswith("one [31mtwo\n three\n")
+    assert "\x1b" not in text
+
+
+def test_a_result_is_silent_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr("mastra_nb.notebook._live.publish", shown.append)
+    run = talk("hi")
+    run.result()
+    result = Result(run, "hi", lambda r: {"text/plain": r.text})
+    result._ipython_display_()
+    assert shown == []
+    result._ipython_display_()
+    assert shown == [{"text/plain": "hi"}]
+    assert (str(result), result.text, result.output) == ("hi", "hi", "hi")
+    assert repr(result) == '<Result of "a": done>'
+
+
+async def test_how_errors_look() -> None:
+    assert _errors.lines(_errors.stopped(3)) == ["\x1b[33m■ stopped\x1b[0m after 3 tokens"]
+
+    @tool(needs_approval=True)
+    def send() -> str:
+        """Send."""
+        return "x"
+
+    run = Agent(name="a", model=ScriptedModel(calls("send")), tools=[send]).run("x")
+    with pytest.raises(RunSuspended) as caught:
+        await run
+    (line,) = _errors.lines(caught.value)
+    assert line.endswith(f'{run.id} · approval of "send" · %resume {run.id} approve')
