@@ -151,7 +151,8 @@ async def stream(
         async with asyncio.timeout(None) as watch:
             response = Response(raw, watch, timeouts.idle)
             yield response
-        await _drain(response)
+        if not raw.ended:
+            await _drain(response)
     except TimeoutError:
         if not watch.expired():
             raise

@@ -35,6 +35,10 @@ class Raw(Protocol):
     @property
     def headers(self) -> Mapping[str, str]: ...
 
+    @property
+    def ended(self) -> bool:
+        """All of it is here and was read."""
+
     def aiter_bytes(self) -> AsyncIterator[bytes]: ...
 
     async def aclose(self) -> None: ...
@@ -55,6 +59,10 @@ class _Response:
         self.reason_phrase = response.reason or ""
         self.headers: Mapping[str, str] = response.headers
         self._response = response
+
+    @property
+    def ended(self) -> bool:
+        return self._response.content.at_eof()
 
     def aiter_bytes(self) -> AsyncIterator[bytes]:
         return self._response.content.iter_any()
@@ -102,6 +110,16 @@ def _timeout(connect: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(sock_connect=connect)
 
 
+class _HttpxResponse:
+    def __init__(self, response: httpx.Response) -> None:
+        self.status_code = response.status_code
+        self.reason_phrase = response.reason_phrase
+        self.headers: Mapping[str, str] = response.headers
+        self.aiter_bytes = response.aiter_bytes
+        self.aclose = response.aclose
+        self.ended = False
+
+
 class Httpx:
     """Without aiohttp, or with proxies that only httpx knows."""
 
@@ -133,8 +151,10 @@ class Httpx:
             extensions={"timeout": {"connect": connect}},
         )
         if isinstance(self._carrier, httpx.AsyncClient):
-            return await self._carrier.send(request, stream=True, follow_redirects=False)
-        return await self._carrier.handle_async_request(request)
+            response = await self._carrier.send(request, stream=True, follow_redirects=False)
+        else:
+            response = await self._carrier.handle_async_request(request)
+        return _HttpxResponse(response)
 
     async def aclose(self) -> None:
         await self._carrier.aclose()
