@@ -1,7 +1,7 @@
 """HTTP to model providers: one request, its retries and what can go wrong.
 
-This package alone imports httpx, and only once a request is made. Everything is retried in one
-place and only until the response body starts: afterwards a token may have been seen.
+This package alone imports HTTP libraries, and only once a request is made. Everything is retried
+in one place and only until the response body starts: afterwards a token may have been seen.
 """
 
 from __future__ import annotations
@@ -14,17 +14,15 @@ import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from mastra_nb.config import Secret, redact
 from mastra_nb.errors import ModelError, ModelHTTPError, ModelTimeout
 from mastra_nb.http.gate import Gate
-from mastra_nb.http.pool import parsed, transport, transport_errors
-
-if TYPE_CHECKING:
-    import httpx
+from mastra_nb.http.pool import transport
+from mastra_nb.http.transports import Raw, transport_errors
 
 _RETRIED = frozenset({408, 409, 429})
 _FINAL = frozenset({400, 401, 403, 404, 422})
@@ -88,7 +86,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 class Response:
     """A response whose status is fine; iterate it once for the bytes of its body."""
 
-    def __init__(self, raw: httpx.Response, watch: asyncio.Timeout, idle: float) -> None:
+    def __init__(self, raw: Raw, watch: asyncio.Timeout, idle: float) -> None:
         self.status = raw.status_code
         self.headers: Mapping[str, str] = raw.headers
         self._pieces = raw.aiter_bytes()
@@ -153,7 +151,8 @@ async def stream(
         async with asyncio.timeout(None) as watch:
             response = Response(raw, watch, timeouts.idle)
             yield response
-        await _drain(response)
+        if not raw.ended:
+            await _drain(response)
     except TimeoutError:
         if not watch.expired():
             raise
@@ -193,7 +192,7 @@ async def _open(
     gate: Gate,
     on_retry: Callable[[Notice], None] | None,
     hint: Hint,
-) -> httpx.Response:
+) -> Raw:
     """The response of the first attempt that is let in, holding a place at the gate."""
     ticket, failures, spared = gate.ticket(), 0, 0
     before = gate.successes
@@ -250,22 +249,16 @@ async def _open(
     raise AssertionError("unreachable")
 
 
-async def _send(call: Call, timeouts: Timeouts) -> httpx.Response:
-    import httpx
-
+async def _send(call: Call, timeouts: Timeouts) -> Raw:
     headers = {"user-agent": "mastra-nb", "accept-encoding": "gzip, deflate"}
-    request = httpx.Request(
-        call.method,
-        parsed(call.url),
-        headers=headers
-        | {k: v.reveal() if isinstance(v, Secret) else v for k, v in call.headers.items()},
-        content=call.body,
-        # Reading is watched by us: the time to the first byte and between bytes differ.
-        extensions={"timeout": {"connect": timeouts.connect}},
-    )
+    headers |= {k: v.reveal() if isinstance(v, Secret) else v for k, v in call.headers.items()}
+    carrier = transport(call.url.startswith("https:"))
     try:
         async with asyncio.timeout(timeouts.first) as watch:
-            return await transport(call.url.startswith("https:")).handle_async_request(request)
+            # Reading is watched by us: the time to the first byte and between bytes differ.
+            return await carrier.send(
+                call.method, call.url, headers, call.body, connect=timeouts.connect
+            )
     except TimeoutError:
         if not watch.expired():
             raise
@@ -277,7 +270,7 @@ async def _send(call: Call, timeouts: Timeouts) -> httpx.Response:
 
 
 async def _refused(
-    call: Call, raw: httpx.Response, retry: Retry, failures: int, hint: Hint
+    call: Call, raw: Raw, retry: Retry, failures: int, hint: Hint
 ) -> tuple[ModelHTTPError, float | None]:
     """The error of a response that is not a success, and the delay before the next attempt."""
     status, headers, body = raw.status_code, raw.headers, b""

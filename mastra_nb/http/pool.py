@@ -5,17 +5,13 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import functools
 import os
 import ssl
 import threading
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Protocol
 
 from mastra_nb.http.gate import Gate
-
-if TYPE_CHECKING:
-    import httpx
+from mastra_nb.http.transports import Aiohttp, Httpx, Transport
 
 _PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
@@ -109,57 +105,13 @@ def transport(tls: bool) -> Transport:
 
 
 def _make_transport(tls: bool, proxies: tuple[str, ...]) -> Transport:
-    import httpx
-
-    direct = not any(proxies[:3])
-    context = _tls_context() if tls or not direct else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    limits = httpx.Limits(
-        max_connections=1000, max_keepalive_connections=1000, keepalive_expiry=30.0
-    )
+    proxied = any(proxies[:3])
+    context = _tls_context() if tls or proxied else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # aiohttp speaks to HTTP proxies only.
-    fast = not proxies[2] and all(not p or p.startswith("http://") for p in proxies[:2])
-    if fast:
-        try:
-            import aiohttp
-            from httpx_aiohttp import AiohttpTransport
-        except ImportError:
-            fast = False
-    if fast:
-        session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=1000, ssl=context, keepalive_timeout=30.0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=not direct,
-        )
-        return AiohttpTransport(verify=context, client=session)
-    if direct:
-        return httpx.AsyncHTTPTransport(verify=context, limits=limits, trust_env=False)
-    return _Proxied(httpx.AsyncClient(verify=context, limits=limits))
-
-
-class Transport(Protocol):
-    """Below httpx's client: its redirects, cookies and hooks would double the cost of a call."""
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response: ...
-
-    async def aclose(self) -> None: ...
-
-
-class _Proxied:
-    """httpx's client, which alone knows which proxy of the environment is for which host."""
-
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self.aclose = client.aclose
-        self._client = client
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await self._client.send(request, stream=True, follow_redirects=False)
-
-
-@functools.lru_cache
-def parsed(url: str) -> httpx.URL:
-    import httpx
-
-    return httpx.URL(url)
+    if not proxies[2] and all(not p or p.startswith("http://") for p in proxies[:2]):
+        with contextlib.suppress(ImportError):
+            return Aiohttp(context, environment=proxied)
+    return Httpx(context, environment=proxied)
 
 
 _lock = threading.Lock()
@@ -171,19 +123,10 @@ def _tls_context() -> ssl.SSLContext:
     global _context
     with _lock:
         if _context is None:
-            import httpx
+            import certifi
 
-            _context = httpx.create_ssl_context()
+            cafile, capath = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+            _context = ssl.create_default_context(
+                cafile=cafile or (None if capath else certifi.where()), capath=capath
+            )
         return _context
-
-
-@functools.cache
-def transport_errors() -> tuple[type[BaseException], ...]:
-    import httpx
-
-    try:
-        import aiohttp
-    except ImportError:
-        return (httpx.TransportError,)
-    # Some of aiohttp's own escape the transport's translation.
-    return (httpx.TransportError, aiohttp.ClientError)

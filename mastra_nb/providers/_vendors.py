@@ -7,6 +7,7 @@ public test suites.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import re
 from typing import Literal
 from urllib.parse import urlsplit
@@ -187,6 +188,7 @@ _ROWS = (
 VENDORS = {row.name: row for row in _ROWS}
 
 
+@functools.lru_cache
 def full_url(value: str, vendor: Vendor) -> str:
     """A base URL from what a variable holds: a URL, "host:port" or, for Ollama, "0.0.0.0"."""
     value = value.strip().rstrip("/")

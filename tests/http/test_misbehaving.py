@@ -35,9 +35,9 @@ KEY = "canary-0123456789"
 
 @pytest.fixture(autouse=True, params=["aiohttp", "httpx"])
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The fast transport, and httpx's own as where aiohttp is not installed."""
+    """The fast transport, and httpx as where aiohttp is not installed."""
     if request.param == "httpx":
-        monkeypatch.setitem(sys.modules, "httpx_aiohttp", None)
+        monkeypatch.setitem(sys.modules, "aiohttp", None)
     name: str = request.param
     return name
 
