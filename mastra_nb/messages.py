@@ -83,8 +83,9 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Tokens of one or more calls; adds with `+`.
 
     `cached` is the part of `input` read from a prompt cache, `cache_write` the part written to
-    one, `reasoning` the part of `output` spent thinking. `cost` is in US dollars, None if a price is unknown; a sum with an unknown
-    part is unknown. `calls` counts requests, so that the empty sum (0 calls) costs 0.
+    one, `reasoning` the part of `output` spent thinking. `cost` is in US dollars, None if a price
+    is unknown; a sum with an unknown part is unknown. `calls` counts requests, so that the empty
+    sum (0 calls) costs 0.
     """
 
     input: int = 0

@@ -234,7 +234,7 @@ class Watch(Processor):
     def __init__(self) -> None:
         self.turns: list[tuple[str, list[str]]] = []
 
-    async def before(self, turn: Turn, ctx: Context) -> None:
+    async def process_input(self, turn: Turn, ctx: Context) -> None:
         turn.instructions += " And be brief."
         turn.history = [assistant("Earlier.")]
 
@@ -243,7 +243,7 @@ class Watch(Processor):
 
 
 class Guard(Processor):
-    async def before(self, turn: Turn, ctx: Context) -> None:
+    async def process_input(self, turn: Turn, ctx: Context) -> None:
         raise Blocked("not here")
 
 
