@@ -100,10 +100,15 @@ class HTTPModel:
     def __repr__(self) -> str:
         return f'{type(self).__name__}("{self.name}")'
 
+    @property
+    def vendor(self) -> Vendor:
+        return self._vendor
+
     async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
         base_url, (key, key_name) = self._find_url(), self._find_key()
         vendor, label = self._vendor, self._vendor.name
-        wire = self._codec.encode(request, stream=vendor.stream)
+        codec = self._codec_at(base_url)
+        wire = codec.encode(request, stream=vendor.stream)
         headers: dict[str, str | Secret] = {
             "content-type": "application/json",
             "accept": "text/event-stream" if vendor.stream else "application/json",
@@ -111,7 +116,7 @@ class HTTPModel:
             **self._auth(key),
         }
         call = Call(
-            url=base_url + wire.path, label=label, base_url=base_url, headers=headers,
+            url=self._address(base_url, wire.path), label=label, base_url=base_url, headers=headers,
             body=wire.body,
         )  # fmt: skip
 
@@ -123,7 +128,7 @@ class HTTPModel:
         def hint(status: int, said: str) -> str:
             return self._hint(status, said, base_url, key_name)
 
-        decoder = self._codec.decoder()
+        decoder = codec.decoder()
         try:
             async with stream(
                 call,
@@ -134,7 +139,7 @@ class HTTPModel:
                 on_retry=note,
                 hint=hint,
             ) as response:
-                return await self._read(response, decoder, ctx)
+                return await self._read(response, codec, decoder, ctx)
         except ModelError as error:
             if decoder.complete and error.code in ("model.truncated", "model.timeout"):
                 return decoder.finish()
@@ -142,7 +147,9 @@ class HTTPModel:
                 error.code = "model.context_length"
             raise
 
-    async def _read(self, response: Response, decoder: Decoder, ctx: Context) -> Reply:
+    async def _read(
+        self, response: Response, codec: Codec, decoder: Decoder, ctx: Context
+    ) -> Reply:
         sse, settled = SSEDecoder(), False
         started = False
         async for piece in response:
@@ -151,7 +158,7 @@ class HTTPModel:
                 if not piece:
                     continue
                 if piece[:1] in b"{[<":
-                    return await self._read_body(piece, response, ctx)
+                    return await self._read_body(piece, response, codec, ctx)
                 started = True
             _emit(decoder, sse.feed(piece), ctx)
             if decoder.done:
@@ -166,7 +173,9 @@ class HTTPModel:
                 raise truncated(self._vendor.name) from error
         return decoder.finish()
 
-    async def _read_body(self, start: bytes, response: Response, ctx: Context) -> Reply:
+    async def _read_body(
+        self, start: bytes, response: Response, codec: Codec, ctx: Context
+    ) -> Reply:
         """A whole body: from a server that cannot stream, or that answers with a web page."""
         body = start + await response.read()
         if body[:1] == b"<":
@@ -175,7 +184,7 @@ class HTTPModel:
                 hint="check that the base URL is the address of the API",
                 details={"media_type": response.media_type},
             )
-        reply = self._codec.decode_body(body)
+        reply = codec.decode_body(body)
         for delta in deltas(reply.message):
             ctx.emit(delta)
         return reply
@@ -191,7 +200,7 @@ class HTTPModel:
         if not ask and self._vendor.needs_key:
             return Availability(ready=True, why=f"key in {key_name}")
         call = Call(
-            method="GET", url=base_url + self.models_path, label=self._vendor.name,
+            method="GET", url=self._address(base_url, self.models_path), label=self._vendor.name,
             base_url=base_url, headers={**self.list_headers, **self._auth(key)},
         )  # fmt: skip
         try:
@@ -220,6 +229,28 @@ class HTTPModel:
         if self._patient:
             return Timeouts(first=_PATIENT.first, idle=max(idle, _PATIENT.idle))
         return Timeouts(idle=idle)
+
+    async def post(self, path: str, body: bytes) -> bytes:
+        """One request to the same service that is neither a chat nor streamed."""
+        base_url, (key, key_name) = self._find_url(), self._find_key()
+        call = Call(
+            url=self._address(base_url, path), label=self._vendor.name, base_url=base_url,
+            body=body, headers={"content-type": "application/json", **self._auth(key)},
+        )  # fmt: skip
+        async with stream(
+            call,
+            retry=self._retry,
+            timeouts=self._timeouts or Timeouts(),
+            gate=gate(self._vendor.name, base_url, self.model_id),
+            hint=lambda status, said: self._hint(status, said, base_url, key_name),
+        ) as response:
+            return await response.read()
+
+    def _codec_at(self, base_url: str) -> Codec:
+        return self._codec
+
+    def _address(self, base_url: str, path: str) -> str:
+        return base_url + path
 
     def _find_url(self) -> str:
         vendor = self._vendor

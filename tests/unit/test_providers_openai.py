@@ -23,7 +23,9 @@ from mastra_nb.messages import (
 )
 from mastra_nb.models import ModelRequest, ModelSettings
 from mastra_nb.providers._vendors import VENDORS, full_url
-from mastra_nb.providers.openai import ChatCodec, OpenAIModel, fits_strict, provider
+from mastra_nb.providers._chat import ChatCodec
+from mastra_nb.providers._shared import fits_strict
+from mastra_nb.providers.openai import OpenAIModel, provider
 
 PNG = Media(mime="image/png", data=b"\x89PNG")
 CITY = {
@@ -194,14 +196,20 @@ def test_what_a_tool_shows_follows_as_the_users() -> None:
 
 
 @pytest.mark.parametrize(
-    ("vendor", "key"),
-    [("deepseek", "reasoning_content"), ("moonshot", "reasoning_content"), ("openai", None)],
+    ("vendor", "key", "turns"),
+    [
+        ("deepseek", "reasoning_content", ["Look up Oslo.", None, "Look up Oslo."]),
+        ("moonshot", "reasoning_content", [None, None, "Look up Oslo."]),
+        ("openai", None, []),
+    ],
 )
-def test_reasoning_goes_back_within_its_turn(vendor: str, key: str | None) -> None:
+def test_reasoning_goes_back_within_its_turn_or_always(
+    vendor: str, key: str | None, turns: list[str | None]
+) -> None:
     request = ModelRequest(messages=(*TURN, assistant("Cold."), user("Why?"), *TURN[2:]))
     wire = [m for m in encode(request, vendor)["messages"] if m["role"] == "assistant"]
-    assert [m.get(key) for m in wire if key] == ([None, None, "Look up Oslo."] if key else [])
-    assert "Look up" not in json.dumps(wire[0])
+    assert [m.get(key) for m in wire if key] == turns
+    assert ("Look up" in json.dumps(wire[0])) == (vendor == "deepseek")
 
 
 def test_mistral_gets_its_thoughts_as_parts_and_ids_it_accepts() -> None:
