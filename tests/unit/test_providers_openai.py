@@ -22,9 +22,9 @@ from mastra_nb.messages import (
     user,
 )
 from mastra_nb.models import ModelRequest, ModelSettings
-from mastra_nb.providers._vendors import VENDORS, full_url
 from mastra_nb.providers._chat import ChatCodec
 from mastra_nb.providers._shared import fits_strict
+from mastra_nb.providers._vendors import VENDORS, full_url
 from mastra_nb.providers.openai import OpenAIModel, provider
 
 PNG = Media(mime="image/png", data=b"\x89PNG")
