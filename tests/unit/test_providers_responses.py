@@ -87,7 +87,9 @@ def test_a_stream_of_text() -> None:
 def test_reasoning_is_shown_as_its_summary_and_kept_whole() -> None:
     item = {
         "type": "reasoning", "id": "rs_1", "encrypted_content": "blob",
-        "summary": [{"type": "summary_text", "text": "One. "}, {"type": "summary_text", "text": "Two."}],
+        "summary": [
+            {"type": "summary_text", "text": "One. "}, {"type": "summary_text", "text": "Two."},
+        ],
         "content": [{"type": "reasoning_text", "text": "the long thought"}],
     }  # fmt: skip
     reply, found = read(
