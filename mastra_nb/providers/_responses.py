@@ -59,7 +59,10 @@ class ResponsesCodec:
         self._settings(request.settings, body, tools=bool(request.tools))
         if stream:
             body["stream"] = True
-        body.update(request.settings.extra)
+        for key, value in request.settings.extra.items():
+            # Built-in tools, and what to include of them, stand beside ours.
+            joined = key in ("tools", "include") and isinstance(value, list)
+            body[key] = [*body.get(key, ()), *value] if joined else value
         return Wire(path="/responses", body=to_json.encode(body))
 
     def _settings(self, settings: ModelSettings, body: dict[str, Any], *, tools: bool) -> None:

@@ -8,7 +8,17 @@ import pytest
 from mastra_nb.errors import ModelError, ModelHTTPError, ModelOutputError, ModelRefused, UsageError
 from mastra_nb.events import ArgsDelta, Delta, ReasoningDelta, TextDelta
 from mastra_nb.http.sse import SSEDecoder
-from mastra_nb.messages import Media, Message, Reasoning, Text, ToolCall, Usage, assistant, user
+from mastra_nb.messages import (
+    Media,
+    Message,
+    Reasoning,
+    Text,
+    ToolCall,
+    ToolSpec,
+    Usage,
+    assistant,
+    user,
+)
 from mastra_nb.models import ModelRequest, ModelSettings, Reply
 from mastra_nb.providers._responses import ResponsesCodec
 from mastra_nb.providers._vendors import VENDORS
@@ -280,6 +290,17 @@ def test_settings() -> None:
     extra = ModelSettings(extra={"reasoning": {"effort": "low"}, "store": True})
     wire = encode(ModelRequest(messages=(user("x"),), settings=extra))
     assert (wire["reasoning"], wire["store"]) == ({"effort": "low"}, True)
+
+
+def test_built_in_tools_stand_beside_ours() -> None:
+    tool = ToolSpec(name="f", description="", parameters={"type": "object"})
+    extra = {"tools": [{"type": "web_search"}], "include": ["web_search_call.action.sources"]}
+    request = ModelRequest(
+        messages=(user("x"),), tools=(tool,), settings=ModelSettings(extra=extra)
+    )
+    wire = encode(request)
+    assert [t["type"] for t in wire["tools"]] == ["function", "web_search"]
+    assert wire["include"] == ["reasoning.encrypted_content", "web_search_call.action.sources"]
 
 
 def test_media_it_does_not_take() -> None:
