@@ -28,10 +28,11 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     `url_path` completes an address from `url_env` that has no path. `echo` says under which key
     the reasoning of the current turn goes back to it ("thinking": as content parts), `echo_all`
     that of every turn. `limit_key` is the field of the token limit, "" to choose by model.
-    `lacks` are settings it does not have, by their names in the request. Patterns of model names:
-    `json_schema` those that hold an answer to a schema, `responses` those that want the Responses
-    API at the vendor's own address, `thinking` what asks them to think. `files` are media beside
-    images that those which see also read. `embed_bytes` is how much text one request may hold.
+    `lacks` are settings it does not have, by their names in the request. `files` are media
+    beside images that those which see also read. `embed_bytes` is how much text one request for
+    embeddings may hold. Patterns of model names: `fixed` those whose sampling cannot be set,
+    `json_schema` those that hold an answer to a schema, `responses` those that want the
+    Responses API at the vendor's own address, `thinking` what asks them to think.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     json_schema: tuple[str, ...] = ("*",)
     json_with_tools: bool = True
     lacks: frozenset[str] = frozenset({"top_k"})
+    fixed: tuple[str, ...] = ()
     thinking: tuple[tuple[str, Levels], ...] = ()
     responses: tuple[str, ...] = ()
     version_env: tuple[str, ...] = ()
@@ -74,6 +76,7 @@ def _without(*names: str) -> frozenset[str]:
 _PENALTIES = ("presence_penalty", "frequency_penalty")
 _EFFORT = _effort(off="none", low="low", medium="medium", high="high")
 _EFFORT_ON = _effort(low="low", medium="medium", high="high")
+_ON_OFF = _effort(off="none", low="high", medium="high", high="high")
 _OPENAI_THINKING: tuple[tuple[str, Levels], ...] = (
     ("*-pro*", _EFFORT_ON),
     ("*codex*", _EFFORT_ON),
@@ -176,9 +179,10 @@ _ROWS = (
         dimensions_key="output_dimension",
         stream_usage=False,
         thinking=(
-            ("magistral*", {}),
-            ("mistral-small*", _effort(off="none", low="high", medium="high", high="high")),
-            ("mistral-medium-3*", _effort(off="none", low="high", medium="high", high="high")),
+            ("mistral-small-latest", _ON_OFF),
+            ("mistral-small-26*", _ON_OFF),
+            ("mistral-medium-3[.-]5*", _ON_OFF),
+            ("mistral-large-4*", _EFFORT),
         ),
         echo="thinking",
         short_ids=True,
@@ -228,7 +232,7 @@ _ROWS = (
     ),
     Vendor(
         name="together",
-        base_url="https://api.together.xyz/v1",
+        base_url="https://api.together.ai/v1",
         key_env=("TOGETHER_API_KEY",),
         url_env=("TOGETHER_BASE_URL",),
         lacks=_without("parallel_tool_calls"),
@@ -260,7 +264,11 @@ _ROWS = (
         key_env=("XAI_API_KEY",),
         url_env=("XAI_BASE_URL",),
         lacks=_without("top_k", "stop", *_PENALTIES),
-        thinking=(("grok-3-mini*", _effort(low="low", medium="high", high="high")),),
+        thinking=(
+            ("grok-3-mini*", _effort(low="low", medium="high", high="high")),
+            ("grok-4.3*", _EFFORT),
+            ("grok-4.[5-9]*", _EFFORT_ON),
+        ),
     ),
     Vendor(
         name="cerebras",
@@ -278,8 +286,14 @@ _ROWS = (
         key_env=("MOONSHOT_API_KEY",),
         url_env=("MOONSHOT_BASE_URL",),
         lacks=_without("top_k", "seed", "parallel_tool_calls"),
-        thinking=(("kimi-k2-thinking*", {}), ("kimi-k2.*", _SWITCH)),
+        fixed=("kimi-k2.[5-9]*", "kimi-k[3-9]*"),
+        thinking=(
+            ("kimi-k2.7*", {}),
+            ("kimi-k2.*", _SWITCH),
+            ("kimi-k[3-9]*", _effort(low="low", medium="high", high="high")),
+        ),
         echo="reasoning_content",
+        echo_all=True,
     ),
     Vendor(
         name="zai",
@@ -418,6 +432,8 @@ def caching(vendor: Vendor, model_id: str, wanted: bool | None) -> Mapping[str, 
 
 def lacks(vendor: Vendor, model_id: str, level: str | None) -> frozenset[str]:
     """The settings that a request must not have, by their names in it."""
+    if any(fnmatch.fnmatchcase(_name(model_id), pattern) for pattern in vendor.fixed):
+        return vendor.lacks | {"temperature", "top_p", *_PENALTIES}
     if vendor.limit_key != "" or not _FIXED.match(_name(model_id)):
         return vendor.lacks
     if _name(model_id).startswith(("gpt-5.1", "gpt-5.2", "gpt-5.4")):
@@ -442,12 +458,13 @@ _SAMPLING = frozenset({"temperature", "top_p", "stop", *_PENALTIES})
 _SEES = (
     "gpt-4o*", "gpt-4.*", "gpt-4-turbo*", "gpt-[5-9]*", "chatgpt-*", "o1", "o1-20*", "o3*", "o4*",
     "claude-*", "gemini-*", "gemma-3*", "gemma3*", "llava*", "pixtral*", "mistral-medium*",
-    "mistral-small*", "llama-4*", "llama4*", "*vision*", "*-vl*", "*vl:*", "grok-4*", "kimi-k2.5*",
+    "mistral-small*", "llama-4*", "llama4*", "*vision*", "*-vl*", "*vl:*", "grok-4*",
+    "kimi-k2.[5-9]*", "kimi-k[3-9]*",
 )  # fmt: skip
 _THINKS = (
     "o1*", "o3*", "o4*", "gpt-[5-9]*", "gpt-oss*", "deepseek-r*", "deepseek-v4*", "qwq*", "qwen3*",
     "magistral*", "*thinking*", "glm-4.[5-9]*", "glm-[5-9]*", "grok-[34]*",
-    "*reason*", "minimax*",
+    "*reason*", "minimax*", "kimi-k2.[5-9]*", "kimi-k[3-9]*",
 )  # fmt: skip
 _CONTEXT = (
     ("gpt-4.1*", 1_047_576),

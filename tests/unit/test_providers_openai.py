@@ -200,7 +200,8 @@ def test_what_a_tool_shows_follows_as_the_users() -> None:
     ("vendor", "key", "turns"),
     [
         ("deepseek", "reasoning_content", ["Look up Oslo.", None, "Look up Oslo."]),
-        ("moonshot", "reasoning_content", [None, None, "Look up Oslo."]),
+        ("moonshot", "reasoning_content", ["Look up Oslo.", None, "Look up Oslo."]),
+        ("zai", "reasoning_content", [None, None, "Look up Oslo."]),
         ("openai", None, []),
     ],
 )
@@ -210,7 +211,7 @@ def test_reasoning_goes_back_within_its_turn_or_always(
     request = ModelRequest(messages=(*TURN, assistant("Cold."), user("Why?"), *TURN[2:]))
     wire = [m for m in encode(request, vendor)["messages"] if m["role"] == "assistant"]
     assert [m.get(key) for m in wire if key] == turns
-    assert ("Look up" in json.dumps(wire[0])) == (vendor == "deepseek")
+    assert ("Look up" in json.dumps(wire[0])) == (vendor in ("deepseek", "moonshot"))
 
 
 def test_mistral_gets_its_thoughts_as_parts_and_ids_it_accepts() -> None:
@@ -309,6 +310,11 @@ def test_a_version_of_azure_is_nothing_to_others(bare: pytest.MonkeyPatch) -> No
         ("groq/llama-3.3-70b-versatile", "high", {}),
         ("groq/qwen/qwen3-32b", "medium", {"reasoning_effort": "default"}),
         ("openrouter/x/y", "off", {"reasoning": {"effort": "none"}}),
+        ("xai/grok-4.3", "off", {"reasoning_effort": "none"}),
+        ("moonshot/kimi-k3", "medium", {"reasoning_effort": "high"}),
+        ("moonshot/kimi-k2.7-code", "off", {}),
+        ("mistral/mistral-small-latest", "low", {"reasoning_effort": "high"}),
+        ("mistral/magistral-medium-latest", "low", {}),
         ("zai/glm-4.6", "off", {"thinking": {"type": "disabled"}}),
         ("vllm/Qwen/Qwen3-8B", "off", {"chat_template_kwargs": {"enable_thinking": False}}),
         ("ollama/qwen3", "low", {"reasoning_effort": "low"}),
@@ -339,6 +345,7 @@ def test_settings_go_only_where_they_exist() -> None:
     assert sent("openrouter", "x/y") == everything | {"top_k"}
     assert sent("deepseek", "deepseek-chat") == {"temperature", "presence_penalty", "stop"}
     assert sent("groq", "llama-3.1-8b-instant") == everything - {"presence_penalty"}
+    assert sent("moonshot", "kimi-k2.6") == {"stop"}
     assert "parallel_tool_calls" not in encode(ModelRequest(messages=(), settings=settings))
 
 
