@@ -20,7 +20,7 @@ from mastra_nb.http.sse import ServerEvent
 from mastra_nb.messages import Finish, Message, Part, Reasoning, Text, ToolCall, Usage
 from mastra_nb.models import Reply
 from mastra_nb.providers._base import truncated
-from mastra_nb.providers._shared import count, decode, excerpt, refused, to_json
+from mastra_nb.providers._shared import count, decode, dicts, excerpt, refused, to_json, words
 from mastra_nb.providers._vendors import Vendor
 
 _FINISH: dict[str, Finish] = {
@@ -58,7 +58,7 @@ class ResponsesDecoder:
             self.done = True
             return ()
         value = decode(event.data, self._vendor.name)
-        kind = value.get("type") or event.event
+        kind = words(value.get("type")) or event.event
         if kind == "error" or (value.get("error") and "response" not in value):
             raise self._error(value, event.data)
         read = _EVENTS.get(kind)
@@ -81,12 +81,11 @@ class ResponsesDecoder:
         if response is None:
             raise truncated(self._vendor.name)
         usage = usage_of(response.get("usage"))
-        items = response.get("output") or [item for _, item in sorted(self._items.items())]
+        items = dicts(response.get("output")) or [i for _, i in sorted(self._items.items())]
         parts: list[Part] = []
         refusals: list[str] = []
         for item in items:
-            if isinstance(item, dict):
-                self._read(item, parts, refusals)
+            self._read(item, parts, refusals)
         finish = _finish_of(response)
         if any(isinstance(part, ToolCall) for part in parts) and finish == "stop":
             finish = "tool-calls"
@@ -101,28 +100,28 @@ class ResponsesDecoder:
             message=Message(role="assistant", parts=tuple(parts)),
             finish=finish,
             usage=usage,
-            model=str(response.get("model") or ""),
+            model=words(response.get("model")),
             raw=response,
         )
 
     # --- events ----------------------------------------------------------------------------
 
     def _text(self, value: dict[str, Any]) -> list[Delta]:
-        self._said.add(("text", value.get("output_index"), value.get("content_index")))
-        return [TextDelta(text=text)] if (text := str(value.get("delta") or "")) else []
+        self._said.add(("text", count(value, "output_index"), count(value, "content_index")))
+        return [TextDelta(text=text)] if (text := words(value.get("delta"))) else []
 
     def _whole_text(self, value: dict[str, Any]) -> list[Delta]:
         """Some servers send a text only once it is whole."""
-        if ("text", value.get("output_index"), value.get("content_index")) in self._said:
+        if ("text", count(value, "output_index"), count(value, "content_index")) in self._said:
             return []
         return self._text({**value, "delta": value.get("text") or value.get("refusal")})
 
     def _summary(self, value: dict[str, Any]) -> list[Delta]:
-        self._said.add(("summary", value.get("output_index"), value.get("summary_index")))
-        return [ReasoningDelta(text=text)] if (text := str(value.get("delta") or "")) else []
+        self._said.add(("summary", count(value, "output_index"), count(value, "summary_index")))
+        return [ReasoningDelta(text=text)] if (text := words(value.get("delta"))) else []
 
     def _whole_summary(self, value: dict[str, Any]) -> list[Delta]:
-        if ("summary", value.get("output_index"), value.get("summary_index")) in self._said:
+        if ("summary", count(value, "output_index"), count(value, "summary_index")) in self._said:
             return []
         return self._summary({**value, "delta": value.get("text")})
 
@@ -130,21 +129,21 @@ class ResponsesDecoder:
         item = value.get("item")
         if not isinstance(item, dict) or item.get("type") != "function_call":
             return []
-        index, id, args = value.get("output_index", 0), _call_id(item), _args(item)
+        index, id, args = count(value, "output_index"), _call_id(item), _args(item)
         self._calls[index] = id
         if args:
             self._said.add(("args", index))
-        return [ArgsDelta(id=id, text=args, name=str(item.get("name") or ""))]
+        return [ArgsDelta(id=id, text=args, name=words(item.get("name")))]
 
     def _arguments(self, value: dict[str, Any]) -> list[Delta]:
-        index, text = value.get("output_index", 0), str(value.get("delta") or "")
+        index, text = count(value, "output_index"), words(value.get("delta"))
         if not text or index not in self._calls:
             return []
         self._said.add(("args", index))
         return [ArgsDelta(id=self._calls[index], text=text)]
 
     def _item_done(self, value: dict[str, Any]) -> list[Delta]:
-        item, index = value.get("item"), value.get("output_index", 0)
+        item, index = value.get("item"), count(value, "output_index")
         if not isinstance(item, dict):
             return []
         self._items[index] = item
@@ -174,17 +173,17 @@ class ResponsesDecoder:
         if kind == "message":
             phase = item.get("phase")
             extra = {name: {"phase": phase}} if phase else None
-            for piece in item.get("content") or ():
+            for piece in dicts(item.get("content")):
                 if piece.get("type") == "refusal":
-                    refusals.append(str(piece.get("refusal") or ""))
-                elif text := piece.get("text"):
-                    parts.append(Text(text=str(text), extra=extra))
+                    refusals.append(words(piece.get("refusal")))
+                elif text := words(piece.get("text")):
+                    parts.append(Text(text=text, extra=extra))
         elif kind == "function_call":
             kept = {key: item[key] for key in _CALL_KEYS if item.get(key) is not None}
             parts.append(
                 ToolCall(
                     id=_call_id(item),
-                    name=str(item.get("name") or ""),
+                    name=words(item.get("name")),
                     args=_args(item) or "{}",
                     extra={name: kept} if kept else None,
                 )
@@ -192,7 +191,7 @@ class ResponsesDecoder:
         else:
             # What the model thought in full is not for showing: it only goes back.
             summary = item.get("summary") if kind == "reasoning" else None
-            text = "".join(str(s.get("text") or "") for s in summary or ())
+            text = "".join(words(piece.get("text")) for piece in dicts(summary))
             parts.append(Reasoning(text=text, extra={name: {"item": item}}))
 
     def _error(self, value: dict[str, Any], data: bytes) -> ModelError:
@@ -236,7 +235,7 @@ _EVENTS = {
 
 
 def _call_id(item: dict[str, Any]) -> str:
-    return str(item.get("call_id") or item.get("id") or "")
+    return words(item.get("call_id")) or words(item.get("id"))
 
 
 def _args(item: dict[str, Any]) -> str:

@@ -27,6 +27,15 @@ def decode(data: bytes, label: str) -> dict[str, Any]:
     return value
 
 
+def dicts(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list; nothing of what is no list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def words(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
 def excerpt(data: bytes) -> str:
     text = data[:120].decode("utf-8", "replace")
     return redact(text + "…" if len(data) > 120 else text)
