@@ -269,12 +269,8 @@ def _merge(fields: dict[str, Any], delta: dict[str, Any]) -> None:
         if key == "type" or value is None:
             continue
         held = fields.get(key)
-        if isinstance(held, str) and isinstance(value, str):
-            fields[key] = held + value
-        elif isinstance(held, list) and isinstance(value, list):
-            fields[key] = held + value
-        else:
-            fields[key] = value
+        both = next((t for t in (str, list) if isinstance(held, t) and isinstance(value, t)), None)
+        fields[key] = held + value if both else value
 
 
 def _whole(block: _Block) -> dict[str, Any]:

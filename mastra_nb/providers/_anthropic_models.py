@@ -49,7 +49,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def _older(max_output: int, **fields: Any) -> Traits:
+def _older(max_output: int | None, **fields: Any) -> Traits:
     return Traits(
         **{
             "thinking": "budget",
@@ -93,7 +93,7 @@ _ROWS: tuple[tuple[str, Traits], ...] = (
     # One that is newer than this table: what every recent one takes.
     ("*claude*", Traits(force=False)),
     # Somebody else's model behind the same API.
-    ("*", _older(0, off="disabled", context=None, max_output=None)),
+    ("*", _older(None, off="disabled", context=None)),
 )
 
 
@@ -108,9 +108,10 @@ def is_image(mime: str) -> bool:
 
 # --- schemas -----------------------------------------------------------------------------------
 
-_FORMATS = frozenset(
-    {"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}
-)
+_FORMATS = (
+    "date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid",
+)  # fmt: skip
+_VALUES = [("minItems", 0), ("minItems", 1), *(("format", name) for name in _FORMATS)]
 _KEPT = frozenset(
     {"$defs", "$ref", "type", "description", "title", "enum", "const", "default", "anyOf",
      "allOf", "oneOf", "properties", "required", "items", "additionalProperties", "definitions"}
@@ -133,8 +134,8 @@ def strict_schema(schema: dict[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-class _Unsayable(Exception):  # noqa: N818 (control flow of this file)
-    pass
+class _Unsayable(Exception):
+    """No such thing in a constrained answer."""
 
 
 def _strict(schema: Any) -> dict[str, Any]:
@@ -149,11 +150,7 @@ def _strict(schema: Any) -> dict[str, Any]:
             made[key] = _strict(value)
         elif key in ("anyOf", "allOf", "oneOf"):
             made["anyOf" if key == "oneOf" else key] = [_strict(below) for below in value]
-        elif key == "format" and value in _FORMATS:
-            made[key] = value
-        elif key == "minItems" and value in (0, 1):
-            made[key] = value
-        elif key in _KEPT:
+        elif key in _KEPT or (key, value) in _VALUES:
             made[key] = value
         elif key not in ("discriminator", "$schema", "$id"):
             told[key] = value
@@ -181,7 +178,7 @@ def _recursive(schema: dict[str, Any]) -> bool:
             return set().union(*map(refs, value))
         if not isinstance(value, dict):
             return set()
-        found = set().union(*(refs(v) for k, v in value.items() if k not in ("$defs",)))
+        found = set().union(*(refs(v) for k, v in value.items() if k != "$defs"))
         target = value.get("$ref")
         return found | {target.rpartition("/")[2]} if isinstance(target, str) else found
 

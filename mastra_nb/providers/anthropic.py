@@ -34,8 +34,9 @@ _LEAST_BUDGET = 1_024
 # Where nothing is known of the model's limit.
 _MAX_TOKENS = 8_192
 _MARK = {"type": "ephemeral"}
-# A thinking block carries no mark of its own.
-_UNMARKED = frozenset({"thinking", "redacted_thinking"})
+_THINKING = frozenset({"thinking", "redacted_thinking"})
+# Where what a user adds does not replace ours: server tools beside our tools.
+_JOINED = ("tools", "output_config")
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
 
 _json = msgspec.json.Encoder()
@@ -136,7 +137,7 @@ class MessagesCodec:
         if stream:
             body["stream"] = True
         for key, value in settings.extra.items():
-            body[key] = _join(body.get(key), value)
+            body[key] = _join(body[key], value) if key in _JOINED and key in body else value
         return Wire(path="/v1/messages", body=_json.encode(body), headers=self._headers(body))
 
     def _headers(self, body: dict[str, Any]) -> dict[str, str]:
@@ -178,6 +179,8 @@ class MessagesCodec:
                 body["output_config"] = {"effort": "low"}
             elif known.off:
                 body["thinking"] = {"type": known.off}
+            if known.off == "disabled":
+                _forget_thinking(body["messages"])
         elif known.thinking == "adaptive":
             thinking: dict[str, Any] = {"type": "adaptive"}
             if known.binds:
@@ -190,11 +193,12 @@ class MessagesCodec:
                     thinking["display"] = "summarized"
             if level is not None or known.binds:
                 body["thinking"] = thinking
-        elif known.thinking == "budget" and level is not None and limit > _LEAST_BUDGET:
+        elif known.thinking == "budget" and level is not None:
             # A budget excludes a forced call, and wants the turn to have begun with thinking.
-            if not forced and not _began_without_thinking(body["messages"]):
-                budget = min(_BUDGETS[level], max(_LEAST_BUDGET, limit // 2))
-                body["thinking"] = {"type": "enabled", "budget_tokens": budget}
+            if forced or limit <= _LEAST_BUDGET or _began_without_thinking(body["messages"]):
+                return
+            budget = min(_BUDGETS[level], max(_LEAST_BUDGET, limit // 2))
+            body["thinking"] = {"type": "enabled", "budget_tokens": budget}
 
     def _shape(self, schema: dict[str, Any], body: dict[str, Any]) -> None:
         strict = strict_schema(schema) if self._profile.json_schema else None
@@ -248,12 +252,7 @@ def _mark(body: dict[str, Any]) -> None:
 
 
 def _join(ours: Any, theirs: Any) -> Any:
-    """What a user adds to a request: a server tool beside our tools, a field of a setting."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        return {**ours, **theirs}
-    if isinstance(ours, list) and isinstance(theirs, list):
-        return [*ours, *theirs]
-    return theirs
+    return [*ours, *theirs] if isinstance(ours, list) else {**ours, **theirs}
 
 
 def _object(schema: dict[str, Any]) -> dict[str, Any]:
@@ -319,6 +318,8 @@ def _assistant(parts: Sequence[Part], answered: set[str]) -> list[Block]:
         elif isinstance(part, ToolCall) and part.id in answered:
             call = {"type": "tool_use", "id": _id(part.id), "name": part.name}
             blocks.append({**call, "input": _input(part.args), **extra})
+    while blocks and blocks[-1]["type"] in _THINKING:
+        blocks.pop()  # an answer that ends with thinking is refused
     return blocks
 
 
@@ -414,4 +415,10 @@ def _began_without_thinking(messages: list[Block]) -> bool:
         return False
     if not any(block["type"] == "tool_result" for block in messages[-1]["content"]):
         return False
-    return messages[-2]["content"][0]["type"] not in _UNMARKED
+    return messages[-2]["content"][0]["type"] not in _THINKING
+
+
+def _forget_thinking(messages: list[Block]) -> None:
+    """Without thinking it would not be read, and may be refused."""
+    for message in messages:
+        message["content"] = [b for b in message["content"] if b["type"] not in _THINKING]
