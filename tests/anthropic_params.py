@@ -14,7 +14,7 @@ from anthropic.types.beta.message_create_params import (
     MessageCreateParamsNonStreaming,
     MessageCreateParamsStreaming,
 )
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 # The SDK's types are of a later version of the API, which has no sampling.
 SAMPLING = ("temperature", "top_p", "top_k")
@@ -26,11 +26,13 @@ def _closed(kind: Any) -> Any:
     without the types of answers that the SDK also takes in requests."""
     origin, args = get_origin(kind), get_args(kind)
     if typing_extensions.is_typeddict(kind):
+        # `__required_keys__` knows nothing of annotations that are strings.
+        marked = typing_extensions.get_type_hints(kind, include_extras=True)
         hints = typing_extensions.get_type_hints(kind, include_extras=False)
         open_keys = (getattr(kind, "__pydantic_config__", None) or {}).get("extra") == "allow"
         fields = {
             key: typing_extensions.Required[_closed(hint)]
-            if key in kind.__required_keys__
+            if get_origin(marked[key]) is typing_extensions.Required
             else typing_extensions.NotRequired[_closed(hint)]
             for key, hint in hints.items()
         }
@@ -41,7 +43,7 @@ def _closed(kind: Any) -> Any:
         kept = [a for a in args if not (isinstance(a, type) and issubclass(a, BaseModel))]
         kept = [a for a in kept if (get_origin(a) or a) not in (typing.IO, os.PathLike)]
         kept = [a for a in map(_closed, kept) if a is not None]
-        return Union[tuple(kept)] if kept else None  # noqa: UP007
+        return _told_apart(kept) if kept else None
     if origin is Annotated:
         return _closed(args[0])
     if origin is Literal or not args:
@@ -49,6 +51,22 @@ def _closed(kind: Any) -> Any:
     if origin in (collections.abc.Iterable, list, collections.abc.Sequence):
         return list[_closed(args[0])]  # type: ignore[misc]
     return kind
+
+
+def _told_apart(kinds: list[Any]) -> Any:
+    """A union; those told apart by a field become one, so that an error names what is wrong."""
+    for key in ("type", "role"):
+        named = [k for k in kinds if key in getattr(k, "__required_keys__", ())]
+        tags = [tag for k in named for tag in get_args(_bare(k.__annotations__[key]))]
+        if len(named) > 1 and len(set(tags)) == len(tags) and all(isinstance(t, str) for t in tags):
+            one: Any = Annotated[Union[tuple(named)], Field(discriminator=key)]  # noqa: UP007
+            rest = [k for k in kinds if k not in named]
+            return Union[(one, *rest)] if rest else one  # noqa: UP007
+    return Union[tuple(kinds)]  # noqa: UP007
+
+
+def _bare(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is typing_extensions.Required else hint
 
 
 @functools.cache

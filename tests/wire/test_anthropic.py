@@ -147,9 +147,18 @@ def _echo(message: Message) -> list[dict[str, Any]]:
     after = Message(role="tool", parts=results) if results else user("Go on.")
     request = ModelRequest(messages=(user("Hello"), message, after))
     body = json.loads(MessagesCodec("claude-opus-4-8").encode(request, stream=False).body)
-    check(body)
     content: list[dict[str, Any]] = body["messages"][1]["content"]
+    check({**body, "messages": _known(body["messages"])})
     return content
+
+
+def _known(value: Any) -> Any:
+    """Without `abort_reason: null`, which the API sends and the SDK has no type for."""
+    if isinstance(value, list):
+        return [_known(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _known(v) for k, v in value.items() if k != "abort_reason" or v is not None}
+    return value
 
 
 def test_every_block_goes_back_as_it_came_and_in_its_place() -> None:
