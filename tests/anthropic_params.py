@@ -61,7 +61,7 @@ def _told_apart(kinds: list[Any]) -> Any:
         if len(named) > 1 and len(set(tags)) == len(tags) and all(isinstance(t, str) for t in tags):
             one: Any = Annotated[Union[tuple(named)], Field(discriminator=key)]  # noqa: UP007
             rest = [k for k in kinds if k not in named]
-            return Union[(one, *rest)] if rest else one  # noqa: UP007
+            return Union[(one, *rest)] if rest else one
     return Union[tuple(kinds)]  # noqa: UP007
 
 

@@ -27,7 +27,7 @@ from mastra_nb.providers._base import truncated
 NAME = "anthropic"
 
 _json = msgspec.json.Encoder()
-_FINISH: dict[str, Finish] = {
+FINISH: dict[str, Finish] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
     "max_tokens": "length",
@@ -177,7 +177,7 @@ class MessagesDecoder:
         parts = tuple(part for b in self._blocks.values() if (part := b.part()) is not None)
         message = self._message
         reason = message.get("stop_reason")
-        finish: Finish = _FINISH.get(reason, "other") if isinstance(reason, str) else "other"
+        finish: Finish = FINISH.get(reason, "other") if isinstance(reason, str) else "other"
         if finish in ("stop", "other") and any(isinstance(p, ToolCall) for p in parts):
             finish = "tool-calls"
         if finish == "content-filter" and not any(

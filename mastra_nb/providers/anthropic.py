@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -63,6 +63,9 @@ class AnthropicModel(HTTPModel):
     has tools or an answer in its history, so that what it sends will be sent again, and nothing
     for a single question, where writing to the cache only costs.
     """
+
+    models_path = "/v1/models?limit=1000"
+    list_headers: ClassVar[Mapping[str, str]] = {"anthropic-version": API_VERSION}
 
     def __init__(
         self,
@@ -174,6 +177,8 @@ class MessagesCodec:
         self, settings: ModelSettings, limit: int, forced: bool, body: dict[str, Any]
     ) -> None:
         level, known = settings.reasoning, self._traits
+        if not self._profile.reasoning:
+            return
         if level == "off":
             if known.off == "never":
                 body["output_config"] = {"effort": "low"}

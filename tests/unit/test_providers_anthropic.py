@@ -14,8 +14,14 @@ from hypothesis import strategies as st
 
 from mastra_nb import plugins
 from mastra_nb.config import Secret
-from mastra_nb.errors import ConfigError, ModelError, ModelHTTPError, ModelOutputError, ModelRefused
-from mastra_nb.errors import UsageError
+from mastra_nb.errors import (
+    ConfigError,
+    ModelError,
+    ModelHTTPError,
+    ModelOutputError,
+    ModelRefused,
+    UsageError,
+)  # fmt: skip
 from mastra_nb.events import ArgsDelta, Delta, ReasoningDelta, TextDelta
 from mastra_nb.http.sse import SSEDecoder
 from mastra_nb.messages import (
@@ -32,7 +38,7 @@ from mastra_nb.messages import (
     user,
 )
 from mastra_nb.models import ModelRequest, ModelSettings, Reply
-from mastra_nb.providers._anthropic_answer import _FINISH, STATUS
+from mastra_nb.providers._anthropic_answer import FINISH, STATUS
 from mastra_nb.providers._anthropic_models import strict_schema, traits
 from mastra_nb.providers.anthropic import AnthropicModel, MessagesCodec
 from mastra_nb.services import Services
@@ -607,9 +613,7 @@ def test_citations_and_server_tools_go_back_in_their_place() -> None:
     result = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [RESULT]}
     reply, found = read(
         start(),
-        begin(0, **{**use, "kind": "server_tool_use", "input": {}, "type": "server_tool_use"})
-        if False
-        else {"type": "content_block_start", "index": 0, "content_block": {**use, "input": {}}},
+        {"type": "content_block_start", "index": 0, "content_block": {**use, "input": {}}},
         delta(0, "input_json_delta", partial_json='{"query"'),
         delta(0, "input_json_delta", partial_json=': "x"}'),
         {"type": "content_block_start", "index": 1, "content_block": result},
@@ -701,9 +705,9 @@ def test_another_model_that_goes_on_is_named() -> None:
 
 @pytest.mark.parametrize("reason", sorted({*get_args(StopReason), *get_args(BetaStopReason)}))
 def test_every_stop_reason_is_mapped(reason: str) -> None:
-    assert reason in _FINISH
+    assert reason in FINISH
     reply, _ = read(start(), begin(0, "text", text="a"), *end(reason))
-    assert reply.finish == _FINISH[reason]
+    assert reply.finish == FINISH[reason]
 
 
 @pytest.mark.parametrize("reason", ["end_turn", None, "mystery", "pause_turn"])
@@ -741,9 +745,9 @@ def test_an_error_in_the_middle(kind: str) -> None:
 
 def test_an_error_that_is_not_json_is_an_error_of_the_service() -> None:
     decoder, parser = MessagesCodec(OPUS).decoder(), SSEDecoder()
+    (event,) = parser.feed(b"event: error\ndata: upstream died\n\n")
     with pytest.raises(ModelHTTPError, match="upstream died"):
-        for event in parser.feed(b"event: error\ndata: upstream died\n\n"):
-            decoder.feed(event)
+        decoder.feed(event)
 
 
 @pytest.mark.parametrize("bad", ["{", "null", "[]", '"x"', "<html>"])
@@ -868,20 +872,28 @@ HELLO = Answer(
 
 async def test_it_is_called_as_the_api_wants() -> None:
     async with serve([HELLO]) as server:
-        for suffix in ("", "/", "/v1"):
-            model = AnthropicModel(
-                OPUS, base_url=server.url + suffix, api_key="sk-ant-1", betas=("b-1", "b-2")
-            )
+        root = server.url.removesuffix("/v1")
+        for url in (root, f"{root}/", f"{root}/v1", f"{root}/v1/"):
+            model = AnthropicModel(OPUS, base_url=url, api_key="sk-ant-1", betas=("b-1", "b-2"))
+            assert model._find_url() == root
             ctx = Ctx()
             reply = await model.invoke(ModelRequest(messages=(user("x"),)), ctx)  # type: ignore[arg-type]
             assert reply.message.text == "Hi"
             assert ctx.seen == [TextDelta(text="Hi")]
-        for request in server.requests:
-            assert request.path == "/v1/messages"
-            assert request.headers["x-api-key"] == "sk-ant-1"
-            assert request.headers["anthropic-beta"] == "b-1,b-2"
-            assert "authorization" not in request.headers
+        for headers, _ in server.requests:
+            assert headers["x-api-key"] == "sk-ant-1"
+            assert headers["anthropic-version"] == "2023-06-01"
+            assert headers["anthropic-beta"] == "b-1,b-2"
+            assert "authorization" not in headers
     assert "sk-ant-1" not in repr(model) + repr(vars(model))
+
+
+async def test_it_lists_its_models() -> None:
+    body = json.dumps({"data": [{"id": "claude-b"}, {"id": "claude-a"}]}).encode()
+    async with serve([Answer(headers={"content-type": "application/json"}, pieces=[body])]) as at:
+        model = AnthropicModel(OPUS, base_url=at.url, api_key="sk-ant-1")
+        assert (await model.available(ask=True)).models == ("claude-a", "claude-b")
+        assert at.requests[0][0]["anthropic-version"] == "2023-06-01"
 
 
 async def test_keys_and_addresses_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -896,7 +908,7 @@ async def test_keys_and_addresses_of_the_environment(monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
         await made.invoke(request, Ctx())
         await AnthropicModel(OPUS, base_url=server.url).invoke(request, Ctx())  # type: ignore[arg-type]
-        sent = [r.headers.get("x-api-key") for r in server.requests]
+        sent = [headers.get("x-api-key") for headers, _ in server.requests]
     assert sent == ["sk-ant-env", None]
 
 
