@@ -70,7 +70,7 @@ class _Block:
         if self.text:
             key = "thinking" if self.kind == "thinking" else "text"
             said = "".join(self.text)
-            fields[key] = (fields.get(key) or "") + said
+            fields[key] = _text(fields.get(key)) + said
             self.text.clear()
         if self.args and self.kind != "tool_use":
             written = "".join(self.args)
@@ -117,7 +117,8 @@ class MessagesDecoder:
         self.done = False
         self._message: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
-        self._blocks: dict[Any, _Block] = {}
+        self._blocks: list[_Block] = []
+        self._open: dict[str, _Block] = {}
         self._started = False
 
     def feed(self, event: ServerEvent) -> Sequence[Delta]:
@@ -136,14 +137,13 @@ class MessagesDecoder:
         kind = value.get("type") or name
         if kind == "content_block_delta":
             delta = value.get("delta")
-            return self._delta(value.get("index"), delta) if isinstance(delta, dict) else ()
+            return self._delta(str(value.get("index")), delta) if isinstance(delta, dict) else ()
         if kind == "content_block_start":
             block = value.get("content_block")
-            return self._start(value.get("index"), block) if isinstance(block, dict) else ()
+            return self._start(str(value.get("index")), block) if isinstance(block, dict) else ()
         if kind == "message_start":
-            self._started = True
-            self._note(value.get("message"))
-        elif kind == "message_delta":
+            return self._begin(value.get("message"))
+        if kind == "message_delta":
             self._end(value)
         elif kind == "message_stop":
             self.complete = self.done = True
@@ -156,16 +156,11 @@ class MessagesDecoder:
         value = _decode(data)
         if value.get("type") == "error" or value.get("error"):
             raise _error(value, data)
-        content = value.get("content")
-        if not isinstance(content, list):
+        if not isinstance(value.get("content"), list):
             raise ModelOutputError(
                 f'"{NAME}" answered without content: {_excerpt(data)}', hint=_CHECK
             )
-        self._started = True
-        self._note(value)
-        for index, block in enumerate(content):
-            if isinstance(block, dict):
-                self._start(index, block)
+        self._begin(value)
         self.complete = self.done = True
 
     def finish(self) -> Reply:
@@ -174,7 +169,7 @@ class MessagesDecoder:
         if not self._started:
             raise ModelOutputError(f'"{NAME}" ended its answer without a message', hint="try again")
         usage = _usage(self._usage)
-        parts = tuple(part for b in self._blocks.values() if (part := b.part()) is not None)
+        parts = tuple(part for b in self._blocks if (part := b.part()) is not None)
         message = self._message
         reason = message.get("stop_reason")
         finish: Finish = FINISH.get(reason, "other") if isinstance(reason, str) else "other"
@@ -189,14 +184,19 @@ class MessagesDecoder:
             finish=finish,
             usage=usage,
             model=_text(message.get("model")),
-            raw={**message, "content": [_whole(b) for b in self._blocks.values()],
+            raw={**message, "content": [_whole(b) for b in self._blocks],
                  "usage": self._usage},
         )  # fmt: skip
 
-    def _note(self, message: Any) -> None:
-        if isinstance(message, dict):
-            self._message = {k: v for k, v in message.items() if k not in ("content", "usage")}
-            self._count(message.get("usage"))
+    def _begin(self, message: Any) -> list[Delta]:
+        self._started = True
+        if not isinstance(message, dict):
+            return []
+        self._message = {k: v for k, v in message.items() if k not in ("content", "usage")}
+        self._count(message.get("usage"))
+        content = message.get("content")
+        blocks = [b for b in content if isinstance(b, dict)] if isinstance(content, list) else []
+        return [delta for i, block in enumerate(blocks) for delta in self._start(str(i), block)]
 
     def _count(self, usage: Any) -> None:
         """Counts are totals; what an event leaves out stays as it was."""
@@ -214,10 +214,16 @@ class MessagesDecoder:
         if self._message.get("stop_reason"):
             self.complete = True
 
-    def _start(self, index: Any, fields: dict[str, Any]) -> Sequence[Delta]:
+    def _add(self, index: str, fields: dict[str, Any]) -> _Block:
+        block = self._open[index] = _Block(fields)
+        self._blocks.append(block)
+        return block
+
+    def _start(self, index: str, fields: dict[str, Any]) -> Sequence[Delta]:
         self._started = True
-        block = self._blocks[index] = _Block(fields)
-        kind = block.kind
+        if not isinstance(fields.get("type"), str):
+            return ()
+        kind = self._add(index, fields).kind
         if kind == "tool_use":
             return (ArgsDelta(id=_text(fields.get("id")), text="", name=_text(fields.get("name"))),)
         if kind == "text" and (text := _text(fields.get("text"))):
@@ -229,15 +235,15 @@ class MessagesDecoder:
             self._message["model"] = to["model"]
         return ()
 
-    def _delta(self, index: Any, delta: dict[str, Any]) -> Sequence[Delta]:
-        block = self._blocks.get(index)
+    def _delta(self, index: str, delta: dict[str, Any]) -> Sequence[Delta]:
+        block = self._open.get(index)
         if block is None:
             # Some servers forget to open the block.
             kind = delta.get("type")
             opened = {"text_delta": "text", "thinking_delta": "thinking"}.get(str(kind))
             if opened is None:
                 return ()
-            block = self._blocks[index] = _Block({"type": opened, opened: ""})
+            block = self._add(index, {"type": opened, opened: ""})
         kind = delta.get("type")
         if kind == "text_delta" and block.kind == "text":
             if text := _text(delta.get("text")):
@@ -255,9 +261,7 @@ class MessagesDecoder:
         elif kind == "signature_delta":
             block.fields["signature"] = delta.get("signature")
         elif kind == "citations_delta":
-            block.fields["citations"] = [
-                *(block.fields.get("citations") or ()), delta.get("citation"),
-            ]  # fmt: skip
+            _merge(block.fields, {"citations": [delta.get("citation")]})
         else:
             _merge(block.fields, delta)
         return ()

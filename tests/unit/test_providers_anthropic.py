@@ -533,7 +533,8 @@ def sse(*events: Any) -> bytes:
     def lines(event: Any) -> str:
         if isinstance(event, str):
             return f"data: {event}\n\n"
-        return f"event: {event.get('type', 'x')}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n"
+        name = event.get("type", "x") if isinstance(event, dict) else "x"
+        return f"event: {name}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n"
 
     return "".join(map(lines, events)).encode()
 
@@ -697,6 +698,15 @@ def test_events_of_the_future_and_odd_ones_are_passed_over() -> None:
     assert reply.message.parts == (Text(text="a"),)
 
 
+def test_blocks_that_share_an_index_are_all_kept() -> None:
+    reply, found = read(
+        start(content=[said("a")]), begin(0, "text", text=""), delta(0, "text_delta", text="b"),
+        begin(0, "tool_use", id="t", name="f", input={}), *end("tool_use"),
+    )  # fmt: skip
+    assert reply.message.parts == (Text(text="a"), Text(text="b"), ToolCall(id="t", name="f"))
+    assert found[:2] == [TextDelta(text="a"), TextDelta(text="b")]
+
+
 def test_another_model_that_goes_on_is_named() -> None:
     block = begin(1, "fallback", to={"model": "claude-y"}, trigger=None)
     reply, _ = read(start(), begin(0, "text", text="a"), block, begin(2, "text", text="b"), *end())
@@ -842,6 +852,38 @@ def test_what_came_goes_back(blocks: list[dict[str, Any]], cuts: st.DataObject) 
     after = Message(role="tool", parts=results) if results else user("more")
     body = encode(ModelRequest(messages=(user("q"), message, after)))
     assert body["messages"][1]["content"] == blocks
+
+
+_ODD = st.sampled_from([None, 0, 1.5, True, "", "x", [], [1], {}, {"type": "text"}, {"type": 3}])
+
+
+def _spoil(value: Any, pick: st.DataObject) -> Any:
+    if pick.draw(st.integers(0, 12)) == 0:
+        return pick.draw(_ODD)
+    if isinstance(value, dict):
+        return {k: _spoil(v, pick) for k, v in value.items()}
+    return [_spoil(v, pick) for v in value] if isinstance(value, list) else value
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_garbage_gives_an_answer_or_a_typed_error(pick: st.DataObject) -> None:
+    events = [
+        start(), begin(0, "text", text="", citations=[]), delta(0, "text_delta", text="a"),
+        delta(0, "citations_delta", citation=CITED), begin(1, "thinking", thinking=""),
+        delta(1, "thinking_delta", thinking="b"), delta(1, "signature_delta", signature="s"),
+        begin(2, "tool_use", id="t", name="f", input={}),
+        delta(2, "input_json_delta", partial_json="{}"),
+        *end("refusal", stop_details={"explanation": "x"}),
+    ]  # fmt: skip
+    decoder, parser = MessagesCodec(OPUS).decoder(), SSEDecoder()
+    try:
+        for event in parser.feed(sse(*(_spoil(e, pick) or {} for e in events))):
+            decoder.feed(event)
+        message = decoder.finish().message
+    except ModelError:
+        return
+    MessagesCodec(OPUS).encode(ModelRequest(messages=(user("q"), message)), stream=True)
 
 
 # --- the model ---------------------------------------------------------------------------------
