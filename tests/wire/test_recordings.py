@@ -23,7 +23,8 @@ import pytest
 
 from mastra_nb.errors import ModelError, ModelRefused
 from mastra_nb.events import ArgsDelta, Delta, ReasoningDelta, TextDelta
-from mastra_nb.http.sse import ServerEvent, SSEDecoder
+from mastra_nb.http.sse import SSEDecoder
+from mastra_nb.messages import user
 from mastra_nb.models import ModelRequest, Reply
 from mastra_nb.providers import _embeddings
 from mastra_nb.providers._vendors import VENDORS
@@ -89,20 +90,6 @@ def _split(body: bytes, cut: random.Random) -> list[bytes]:
     return [body[a:b] for a, b in zip([0, *at], [*at, len(body)], strict=True)]
 
 
-class _Lines:
-    """JSON lines: what Ollama streams."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, piece: bytes) -> list[ServerEvent]:
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        return [ServerEvent(line) for line in lines if line.strip()]
-
-    def close(self) -> list[ServerEvent]:
-        return [ServerEvent(self._rest)] if self._rest.strip() else []
-
-
 class Ctx:
     services = Services()
 
@@ -123,8 +110,8 @@ def read(row: dict[str, Any], cut: random.Random | None = None) -> Outcome:
     try:
         if not row["stream"]:
             return codec.decode_body(body), []
-        lines = "ndjson" in row["headers"].get("content-type", "")
-        frames, decoder = _Lines() if lines else SSEDecoder(), codec.decoder()
+        wire = codec.encode(ModelRequest(messages=(user("x"),)), stream=True)
+        frames, decoder = getattr(wire, "framing", SSEDecoder)(), codec.decoder()
         for piece in _split(body, cut) if cut else [body]:
             for event in frames.feed(piece):
                 found += decoder.feed(event)
