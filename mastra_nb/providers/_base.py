@@ -139,7 +139,7 @@ class HTTPModel:
                 on_retry=note,
                 hint=hint,
             ) as response:
-                return await self._read(response, codec, decoder, ctx)
+                return await self._read(response, decoder, ctx)
         except ModelError as error:
             if decoder.complete and error.code in ("model.truncated", "model.timeout"):
                 return decoder.finish()
@@ -147,9 +147,7 @@ class HTTPModel:
                 error.code = "model.context_length"
             raise
 
-    async def _read(
-        self, response: Response, codec: Codec, decoder: Decoder, ctx: Context
-    ) -> Reply:
+    async def _read(self, response: Response, decoder: Decoder, ctx: Context) -> Reply:
         sse, settled = SSEDecoder(), False
         started = False
         async for piece in response:
@@ -158,7 +156,7 @@ class HTTPModel:
                 if not piece:
                     continue
                 if piece[:1] in b"{[<":
-                    return await self._read_body(piece, response, codec, ctx)
+                    return await self._read_body(piece, response, ctx)
                 started = True
             _emit(decoder, sse.feed(piece), ctx)
             if decoder.done:
@@ -173,9 +171,7 @@ class HTTPModel:
                 raise truncated(self._vendor.name) from error
         return decoder.finish()
 
-    async def _read_body(
-        self, start: bytes, response: Response, codec: Codec, ctx: Context
-    ) -> Reply:
+    async def _read_body(self, start: bytes, response: Response, ctx: Context) -> Reply:
         """A whole body: from a server that cannot stream, or that answers with a web page."""
         body = start + await response.read()
         if body[:1] == b"<":
@@ -184,7 +180,7 @@ class HTTPModel:
                 hint="check that the base URL is the address of the API",
                 details={"media_type": response.media_type},
             )
-        reply = codec.decode_body(body)
+        reply = self._codec_at(self._find_url()).decode_body(body)
         for delta in deltas(reply.message):
             ctx.emit(delta)
         return reply

@@ -183,12 +183,10 @@ def wanted(row: dict[str, Any], want: dict[str, Any]) -> dict[str, Any]:
 def _usage(usage: dict[str, Any]) -> dict[str, Any]:
     """Our input holds what came from a cache, our output what was thought."""
     if "thoughts" in usage:
-        if usage["total"] is None:
-            return {}
-        thoughts, output = usage["thoughts"] or 0, usage["output"] or 0
+        thoughts = usage["thoughts"] or 0
         return {
-            "input": usage["total"] - output - thoughts,
-            "output": output + thoughts,
+            "input": usage["input"] or 0,
+            "output": (usage["output"] or 0) + thoughts,
             "reasoning tokens": thoughts,
         }
     if "cache_read" in usage:
@@ -246,12 +244,14 @@ def differences(row: dict[str, Any], want: dict[str, Any], outcome: Outcome) -> 
         return [] if raised else [f'"{said}" was not raised: {reply!r:.200}']
     expected = wanted(row, want)
     if isinstance(reply, ModelRefused):
-        refusal = want.get("refusal") or ""
-        filtered = expected["finish"] == "content-filter" and not expected["text"]
-        expected = {k: v for k, v in expected.items() if k in ("input", "output", "cached")}
-        spent = reply.details.get("usage") or {}
-        if reply.details.get("refusal", "") != refusal or not (refusal or filtered):
+        # Who refuses either says so, or is filtered and says nothing at all.
+        refusal = want.get("refusal")
+        silent = not expected["text"] and not expected.get("calls")
+        filtered = silent and expected["finish"] in ("content-filter", "other")
+        if not filtered and (not refusal or reply.details["refusal"] != refusal):
             return [f"refused: {reply}"]
+        expected = {k: v for k, v in expected.items() if k in ("input", "output", "cached")}
+        spent = reply.details["usage"]
         return [f"{k}: {spent.get(k, 0)}" for k, v in expected.items() if spent.get(k, 0) != v]
     if isinstance(reply, ModelError):
         return [f"failed: {reply!r}"]
