@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mastra_nb.agents import Agent
 from mastra_nb.errors import ModelError, ModelHTTPError, ModelOutputError, ModelRefused, UsageError
 from mastra_nb.events import ArgsDelta, Delta, ReasoningDelta, TextDelta
 from mastra_nb.http.sse import SSEDecoder
@@ -22,6 +23,8 @@ from mastra_nb.messages import (
 from mastra_nb.models import ModelRequest, ModelSettings, Reply
 from mastra_nb.providers._responses import ResponsesCodec
 from mastra_nb.providers._vendors import VENDORS
+from mastra_nb.providers.openai import provider
+from tests.http.server import Answer, serve
 
 USAGE = {
     "input_tokens": 10,
@@ -311,3 +314,23 @@ def test_media_it_does_not_take() -> None:
 def test_an_empty_answer_of_before_is_left_out() -> None:
     wire = encode(ModelRequest(messages=(user("a"), assistant(""), user("b"))))
     assert [m["role"] for m in wire["input"]] == ["user", "user"]
+
+
+async def test_azure_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key in a header of its own; the rest is the same API."""
+    data = f"data: {json.dumps(event('completed', response=response(said('hi'))))}\n\n".encode()
+
+    def script(number: int) -> Answer:
+        return Answer(headers={"content-type": "text/event-stream"}, pieces=[data])
+
+    monkeypatch.setenv("OPENAI_API_VERSION", "2025-04-01-preview")
+    async with serve(script) as server:
+        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.url.removesuffix("/v1"))
+        monkeypatch.setenv("AZURE_OPENAI_API_KEY", "canary-key")
+        model = provider("azure-responses", "mine")
+        run = Agent(name="a", model=model).run("hello")
+        assert await run == "hi"
+        ((headers, sent),) = server.requests
+    assert headers["api-key"] == "canary-key"
+    assert "authorization" not in headers
+    assert (sent["model"], sent["input"]) == ("mine", [{"role": "user", "content": "hello"}])
