@@ -22,6 +22,7 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
 
     `url_path` completes an address from `url_env` that has no path. `echo` says under which key
     the reasoning of the current turn goes back to it ("thinking": as content parts).
+    `fetch` is the command that gets a model, `port` what plain HTTP means without one.
     `limit_key` is the field of the token limit, "" to choose by model.
     """
 
@@ -32,6 +33,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     url_path: str = "/v1"
     needs_key: bool = True
     start: str = ""
+    fetch: str = ""
+    port: int | None = None
     slow_start: bool = False
     auth_header: str = "authorization"
     limit_key: Literal["", "max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -55,6 +58,18 @@ def _local(name: str, base_url: str, url_env: tuple[str, ...], start: str) -> Ve
         slow_start=True,
     )
 
+
+_OLLAMA = Vendor(
+    name="ollama",
+    base_url="http://127.0.0.1:11434/v1",
+    url_env=("OLLAMA_BASE_URL", "OLLAMA_HOST"),
+    key_env=("OLLAMA_API_KEY",),
+    needs_key=False,
+    start="start it with `ollama serve`",
+    fetch="ollama pull",
+    port=11434,
+    slow_start=True,
+)
 
 _ROWS = (
     Vendor(
@@ -162,12 +177,8 @@ _ROWS = (
         key_env=("PERPLEXITY_API_KEY",),
         url_path="",
     ),
-    _local(
-        "ollama",
-        "http://127.0.0.1:11434/v1",
-        ("OLLAMA_BASE_URL", "OLLAMA_HOST"),
-        "start it with `ollama serve`",
-    ),
+    _OLLAMA,
+    msgspec.structs.replace(_OLLAMA, name="ollama-v1"),
     _local(
         "lmstudio",
         "http://127.0.0.1:1234/v1",
@@ -198,8 +209,8 @@ def full_url(value: str, vendor: Vendor) -> str:
     host, port = parts.hostname or "", parts.port
     if host in ("0.0.0.0", "::"):  # noqa: S104 (where a server listens; a client needs a host)
         host = "127.0.0.1"
-    if port is None and vendor.name == "ollama" and parts.scheme == "http":
-        port = 11434
+    if port is None and parts.scheme == "http":
+        port = vendor.port
     shown = f"[{host}]" if ":" in host else host
     netloc = f"{shown}:{port}" if port is not None else shown
     return f"{parts.scheme}://{netloc}{parts.path or vendor.url_path}"
