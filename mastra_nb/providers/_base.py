@@ -34,7 +34,7 @@ _PATIENT = Timeouts(first=600.0, idle=300.0)
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True):
-    """An encoded request; `path` is appended to the base URL, `framing` is how its answer streams."""
+    """An encoded request; `path` is appended to the base URL, `framing` says how it streams."""
 
     path: str
     body: bytes
@@ -317,7 +317,7 @@ def merged(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def args_object(text: str) -> dict[str, Any]:
-    """A call's arguments for an API that takes an object only, also when the model's text is none."""
+    """Arguments for an API that takes nothing but an object, also when the text is none."""
     try:
         value = msgspec.json.decode(text or "{}")
     except (msgspec.DecodeError, UnicodeEncodeError):

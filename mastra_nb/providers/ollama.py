@@ -18,17 +18,24 @@ from mastra_nb.events import ArgsDelta, Delta, ReasoningDelta, TextDelta
 from mastra_nb.http.client import Retry, Timeouts, error_message
 from mastra_nb.http.ndjson import LineDecoder
 from mastra_nb.http.sse import ServerEvent
-from mastra_nb.messages import Finish, Media, Message, Part, Reasoning, Text, ToolCall, ToolResult
-from mastra_nb.messages import Usage
+from mastra_nb.messages import (
+    Finish,
+    Media,
+    Message,
+    Part,
+    Reasoning,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
 from mastra_nb.models import ModelRequest, ModelSettings, Profile, Reply
 from mastra_nb.providers._base import HTTPModel, Wire, args_object, merged, truncated
 from mastra_nb.providers._vendors import VENDORS
 from mastra_nb.providers._vendors import profile as vendor_profile
 
 _json = msgspec.json.Encoder()
-_OLLAMA = msgspec.structs.replace(
-    VENDORS["ollama"], base_url="http://127.0.0.1:11434", url_path=""
-)
+_OLLAMA = msgspec.structs.replace(VENDORS["ollama"], base_url="http://127.0.0.1:11434", url_path="")
 # Fields of a request; what else a user adds is an option of the model ("num_ctx").
 _FIELDS = frozenset(
     {
@@ -95,7 +102,9 @@ class OllamaCodec:
         # No tool can be forced here: a choice can only take the others away.
         tools = [t for t in request.tools if choice in ("auto", "required", t.name)]
         if tools:
-            body["tools"] = [{"type": "function", "function": msgspec.to_builtins(t)} for t in tools]
+            body["tools"] = [
+                {"type": "function", "function": msgspec.to_builtins(t)} for t in tools
+            ]
         if request.output is not None:
             body["format"] = request.output
         if options := _options(settings):
