@@ -33,7 +33,8 @@ def read(row: dict[str, Any], cut: random.Random | None = None) -> tuple[Reply, 
     codec = GeminiCodec("m")
     if not row["stream"]:
         return codec.decode_body(body), []
-    sse, decoder, deltas = SSEDecoder(), codec.decoder(), []
+    sse, decoder = SSEDecoder(), codec.decoder()
+    deltas: list[Delta] = []
     for piece in _split(body, cut) if cut else [body]:
         for event in sse.feed(piece):
             deltas += decoder.feed(event)

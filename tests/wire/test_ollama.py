@@ -10,7 +10,7 @@ import json
 import random
 from typing import Any
 
-from mastra_nb.events import ArgsDelta, ReasoningDelta, TextDelta
+from mastra_nb.events import ArgsDelta, Delta, ReasoningDelta, TextDelta
 from mastra_nb.http.ndjson import LineDecoder
 from mastra_nb.models import ModelRequest, Reply
 from mastra_nb.providers.ollama import OllamaCodec, OllamaModel
@@ -73,7 +73,8 @@ def test_every_recording_whole() -> None:
 def test_bytes_split_anywhere_give_the_same() -> None:
     for row in ROWS:
         for seed in range(5):
-            lines, decoder, deltas = LineDecoder(), OllamaCodec("m").decoder(), []
+            lines, decoder = LineDecoder(), OllamaCodec("m").decoder()
+            deltas: list[Delta] = []
             for piece in _split(_streamed(row), random.Random(f"{row['id']} {seed}")):
                 for event in lines.feed(piece):
                     deltas += decoder.feed(event)
