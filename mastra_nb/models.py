@@ -252,7 +252,7 @@ _prices: dict[str, Price] = {
     "openai/gpt-5-mini": Price(input=0.25, output=2.00, cached=0.025),
     "openai/gpt-5-nano": Price(input=0.05, output=0.40, cached=0.005),
 }
-_FREE = frozenset({"local", "ollama", "llamacpp", "vllm", "lmstudio"})
+_FREE = frozenset({"local", "ollama", "ollama-v1", "llamacpp", "vllm", "lmstudio"})
 
 
 def set_price(model: str, *, input: float, output: float, cached: float | None = None) -> None:
