@@ -19,10 +19,10 @@ from typing import Any
 import msgspec
 
 from mastra_nb.config import Secret, redact
-from mastra_nb.errors import ModelError, ModelHTTPError, ModelTimeout
+from mastra_nb.errors import ModelError, ModelHTTPError, ModelOutputError, ModelTimeout
 from mastra_nb.http.gate import Gate
 from mastra_nb.http.pool import transport
-from mastra_nb.http.transports import Raw, transport_errors
+from mastra_nb.http.transports import MAX_ANSWER, Raw, transport_errors
 
 _RETRIED = frozenset({408, 409, 429})
 _FINAL = frozenset({400, 401, 403, 404, 422})
@@ -89,7 +89,8 @@ class Response:
     def __init__(self, raw: Raw, watch: asyncio.Timeout, idle: float) -> None:
         self.status = raw.status_code
         self.headers: Mapping[str, str] = raw.headers
-        self._pieces = raw.aiter_bytes()
+        self._next = raw.read
+        self._size = 0
         self._watch = watch
         self._idle = idle
         self._time = asyncio.get_running_loop().time
@@ -117,8 +118,16 @@ class Response:
         return self
 
     async def __anext__(self) -> bytes:
-        piece = await self._pieces.__anext__()
+        piece = await self._next()
+        if not piece:
+            raise StopAsyncIteration
         self._arm()
+        self._size += len(piece)
+        if self._size > MAX_ANSWER:
+            raise ModelOutputError(
+                f"an answer is longer than {MAX_ANSWER:,} bytes",
+                hint="check that the base URL is the address of a model",
+            )
         return piece
 
     async def read(self) -> bytes:
@@ -252,7 +261,7 @@ async def _open(
 async def _send(call: Call, timeouts: Timeouts) -> Raw:
     headers = {"user-agent": "mastra-nb", "accept-encoding": "gzip, deflate"}
     headers |= {k: v.reveal() if isinstance(v, Secret) else v for k, v in call.headers.items()}
-    carrier = transport(call.url.startswith("https:"))
+    carrier = transport(call.url)
     try:
         async with asyncio.timeout(timeouts.first) as watch:
             # Reading is watched by us: the time to the first byte and between bytes differ.
@@ -277,10 +286,8 @@ async def _refused(
     # The status alone is worth more than a failure to read its explanation.
     with contextlib.suppress(TimeoutError, *transport_errors()):
         async with asyncio.timeout(5.0):
-            async for piece in raw.aiter_bytes():
+            while len(body) <= _MAX_ERROR_BODY and (piece := await raw.read()):
                 body += piece
-                if len(body) > _MAX_ERROR_BODY:
-                    break
     await raw.aclose()
     said = redact(error_message(body))
     after = retry_after(headers, retry.clock)
