@@ -55,7 +55,7 @@ def _place(url: str) -> _Place:
     query = f"?{urllib.parse.quote(parts.query, safe=_PATH_SAFE + '?')}" if parts.query else ""
     login = ""
     if parts.username is not None:
-        pair = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
+        pair = urllib.parse.unquote(f"{parts.username}:{parts.password or ''}")
         login = f"Basic {base64.b64encode(pair.encode()).decode()}"
     return _Place((host, port or usual, tls), f"{path}{query} HTTP/1.1\r\nhost: {named}", login)
 

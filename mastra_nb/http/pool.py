@@ -8,11 +8,13 @@ import contextlib
 import os
 import ssl
 import threading
+import urllib.parse
 import urllib.request
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from mastra_nb.http.gate import Gate
+from mastra_nb.config import RateLimit
+from mastra_nb.http.gate import Gate, Rate
 from mastra_nb.http.transports import Httpx, Transport
 
 if TYPE_CHECKING:
@@ -105,6 +107,23 @@ def gate(*key: str) -> Gate:
     return found
 
 
+_rates: dict[tuple[str, ...], Rate] = {}
+
+
+def rate(name: str, base_url: str, limits: Mapping[str, RateLimit]) -> Rate | None:
+    """What is configured for the model "provider/name", or for its provider, at that address."""
+    if not limits:
+        return None
+    key = next((k for k in (name, name.partition("/")[0]) if k in limits), None)
+    if key is None:
+        return None
+    with _lock:
+        found = _rates.get((key, base_url))
+        if found is None or found.limit != limits[key]:
+            found = _rates[(key, base_url)] = Rate(limits[key])
+        return found
+
+
 _theirs: httpx.AsyncBaseTransport | None = None
 
 
@@ -131,7 +150,7 @@ def transport(url: str) -> Transport:
 
 def _bypassed(url: str) -> bool:
     host = urllib.parse.urlsplit(url).hostname or ""
-    return bool(urllib.request.proxy_bypass_environment(host))
+    return bool(urllib.request.proxy_bypass(host))
 
 
 def _direct() -> Transport:

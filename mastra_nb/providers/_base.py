@@ -12,8 +12,8 @@ from mastra_nb.config import Secret, secret, variable
 from mastra_nb.context import Context
 from mastra_nb.errors import ConfigError, ModelError, ModelHTTPError, ModelOutputError
 from mastra_nb.events import ArgsDelta, Delta, Noted, ReasoningDelta, TextDelta
-from mastra_nb.http.client import Call, Notice, Response, Retry, Timeouts, stream
-from mastra_nb.http.pool import gate
+from mastra_nb.http.client import BYTES_A_TOKEN, Call, Notice, Response, Retry, Timeouts, stream
+from mastra_nb.http.pool import gate, rate
 from mastra_nb.http.sse import ServerEvent, SSEDecoder
 from mastra_nb.messages import Message, Reasoning, Text, ToolCall
 from mastra_nb.models import ModelRequest, Profile, Reply
@@ -117,6 +117,7 @@ class HTTPModel:
             return self._hint(status, said, base_url, key_name)
 
         decoder = self._codec.decoder()
+        allowed = rate(self.name, base_url, ctx.services.settings.rate_limits)
         try:
             async with stream(
                 call,
@@ -124,10 +125,14 @@ class HTTPModel:
                 timeouts=self._timeouts
                 or self._default_timeouts(ctx.services.settings.idle_timeout),
                 gate=gate(label, base_url, self.model_id),
+                rate=allowed,
                 on_retry=note,
                 hint=hint,
             ) as response:
-                return await self._read(response, decoder, ctx)
+                reply = await self._read(response, decoder, ctx)
+            if allowed is not None:
+                allowed.spent(reply.usage.total - len(call.body) // BYTES_A_TOKEN)
+            return reply
         except ModelError as error:
             if decoder.complete and error.code in ("model.truncated", "model.timeout"):
                 return decoder.finish()
