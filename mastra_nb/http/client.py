@@ -400,7 +400,7 @@ def error_message(body: bytes) -> str:
     """What an error body says, in any of the shapes in use, at most 500 characters."""
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         text = body.decode("utf-8", "replace").strip()
         if text[:200].lstrip().lower().startswith(("<!doctype", "<html", "<?xml", "<head")):
             return "a web page instead of JSON"

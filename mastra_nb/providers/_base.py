@@ -133,6 +133,10 @@ class HTTPModel:
             if allowed is not None:
                 allowed.spent(reply.usage.total - len(call.body) // BYTES_A_TOKEN)
             return reply
+        except RecursionError:
+            raise ModelOutputError(
+                f'"{label}" sent JSON that is nested too deeply', hint="try again"
+            ) from None
         except ModelError as error:
             if decoder.complete and error.code in ("model.truncated", "model.timeout"):
                 return decoder.finish()
