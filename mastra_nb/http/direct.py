@@ -129,12 +129,12 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            # Whatever follows a whole answer is no part of it.
+            answer.reusable = False
             if not answer.ended:
                 about = str(error) if isinstance(error, httptools.HttpParserError) else "upgrade"
                 self._fail(TransportError(f"the answer is not HTTP: {about}"))
-            answer.reusable = False
-            return
-        if not answer.status_code and self._size > _MAX_HEAD:
+        if answer.error is None and not answer.status_code and self._size > _MAX_HEAD:
             self._fail(TransportError(f"its headers are longer than {_MAX_HEAD:,} bytes"))
         elif self._size > _HIGH_WATER and not (self._paused or answer.ended):
             self._paused = True
@@ -189,7 +189,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self.answer is not None and self.answer.ended:
-            self.answer.reusable = False
+            raise TransportError("a second answer")
 
     # The client's side
 

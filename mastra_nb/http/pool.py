@@ -8,8 +8,6 @@ import contextlib
 import os
 import ssl
 import threading
-import urllib.parse
-import urllib.request
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -149,6 +147,8 @@ def transport(url: str) -> Transport:
 
 
 def _bypassed(url: str) -> bool:
+    import urllib.request
+
     host = urllib.parse.urlsplit(url).hostname or ""
     return bool(urllib.request.proxy_bypass(host))
 

@@ -68,5 +68,3 @@ CHAT = Shape(
 )
 
 SHAPES = [CHAT]
-
-

@@ -439,9 +439,7 @@ async def test_configured_limits_keep_a_storm_from_being_refused(shape: Shape) -
             allowed._take(1, 0)
         services = Services(settings=Settings(rate_limits=limits))
         started = time.perf_counter()
-        runs = [
-            Run(Agent(name="a", model=model), "hi", services=services) for _ in range(20)
-        ]
+        runs = [Run(Agent(name="a", model=model), "hi", services=services) for _ in range(20)]
         await asyncio.gather(*runs)
         # The bucket was empty and fills with 20 a second.
         assert 0.8 < time.perf_counter() - started < 5
@@ -466,5 +464,3 @@ async def test_a_used_up_quota_is_waited_for(shape: Shape) -> None:
             await Agent(name="a", model=model).run("hi")
     assert times[1] - times[0] > 0.25
     assert times[2] - times[1] < 0.25
-
-

@@ -94,6 +94,10 @@ async def direct() -> AsyncIterator[Direct]:
 
 
 async def get(carrier: Direct, url: str, body: bytes = b"{}") -> bytes:
+    return await asyncio.wait_for(_get(carrier, url, body), 5)
+
+
+async def _get(carrier: Direct, url: str, body: bytes) -> bytes:
     answer = await carrier.send("POST", url, {"x-a": "b"}, body, connect=2)
     out = b""
     try:
@@ -204,12 +208,12 @@ def test_hosts() -> None:
     assert _place("http://bücher.test").origin[0] == "xn--bcher-kva.test"
 
 
-@pytest.mark.parametrize("value", ["key\n", "key\r\nx-evil: 1", "k\0", "schlüssel"])
+@pytest.mark.parametrize("value", ["canary\n", "canary\r\nx-evil: 1", "canary\0", "canäry"])
 async def test_a_header_that_cannot_be_sent_is_not_shown(value: str) -> None:
     async with peer(SIZED) as server, direct() as carrier:
         with pytest.raises(ConfigError, match='"authorization"') as caught:
             await carrier.send("POST", server.url, {"authorization": value}, b"", connect=2)
-        assert value.strip() not in f"{caught.value!r} {caught.value.hint}"
+        assert value.strip()[:3] not in f"{caught.value!r} {caught.value.hint}"
         assert caught.value.__suppress_context__ or caught.value.__context__ is None
         assert server.heads == []
 
@@ -229,11 +233,11 @@ async def test_a_name_with_a_dead_first_address_is_reached_by_its_second() -> No
 
 async def test_a_connection_is_used_again_whatever_its_framing() -> None:
     chunked = HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
-    async with peer(SIZED, chunked, packed(b"gzip", gzip.compress(b"hello"))) as server:
-        async with direct() as carrier:
-            for _ in range(6):
-                assert await get(carrier, server.url) == b"hello"
-            assert server.connections == 1
+    answers = (SIZED, chunked, packed(b"gzip", gzip.compress(b"hello")))
+    async with peer(*answers) as server, direct() as carrier:
+        for _ in range(6):
+            assert await get(carrier, server.url) == b"hello"
+        assert server.connections == 1
 
 
 @pytest.mark.parametrize(
@@ -318,9 +322,6 @@ async def test_connecting_has_its_own_limit() -> None:
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """A certificate for "localhost", its own authority, with its key."""
-    from cryptography import x509
-
-    del x509
     out = tmp_path / "cert.pem"
     subprocess.run(
         [
@@ -346,7 +347,7 @@ async def test_tls(certificate: Path) -> None:
         for _ in range(3):
             assert await get(carrier, server.url) == b"hello"
         assert len(server.heads) == 3
-        assert server.connections == 2  # the one that was refused, and one for three requests
+        assert server.connections == 1
         with pytest.raises(TransportError, match="CERTIFICATE_VERIFY_FAILED"):
             await get(carrier, server.url.replace("localhost", "127.0.0.1"))
         await carrier.aclose()
