@@ -5,12 +5,14 @@ What a shape gives is what its vendor's server would send: pieces of a body, one
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from mastra_nb.http.client import Retry, Timeouts
 from mastra_nb.models import Model
+from mastra_nb.providers.anthropic import AnthropicModel
 from mastra_nb.providers.openai import OpenAIModel
 from tests.http.server import chunk, sse
 
@@ -67,4 +69,69 @@ CHAT = Shape(
     orphans=_chat_orphans,
 )
 
-SHAPES = [CHAT]
+
+def _messages_model(url: str, retry: Retry, timeouts: Timeouts | None) -> Model:
+    return AnthropicModel("m", base_url=url, api_key=KEY, retry=retry, timeouts=timeouts)
+
+
+def _named(*events: dict[str, Any]) -> Pieces:
+    return [f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in events]
+
+
+def _messages_start() -> dict[str, Any]:
+    usage = {"input_tokens": 3, "output_tokens": 1}
+    message = {"id": "m1", "type": "message", "role": "assistant", "model": "m", "content": []}
+    return {"type": "message_start", "message": {**message, "usage": usage}}
+
+
+def _block(index: int, block: dict[str, Any], delta: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"type": "content_block_start", "index": index, "content_block": block},
+        {"type": "content_block_delta", "index": index, "delta": delta},
+    ]
+
+
+def _messages_call(index: int, args: str) -> list[dict[str, Any]]:
+    block = {"type": "tool_use", "id": "c1", "name": "look", "input": {}}
+    return _block(index, block, {"type": "input_json_delta", "partial_json": args})
+
+
+def _messages_end(index: int, reason: str) -> list[dict[str, Any]]:
+    delta = {"stop_reason": reason, "stop_sequence": None}
+    return [
+        {"type": "content_block_stop", "index": index},
+        {"type": "message_delta", "delta": delta, "usage": {"output_tokens": 2}},
+        {"type": "message_stop"},
+    ]
+
+
+def _messages_orphans(body: Any) -> set[str]:
+    blocks = [b for m in body["messages"] if isinstance(m["content"], list) for b in m["content"]]
+    made = {b["id"] for b in blocks if b["type"] == "tool_use"}
+    return made - {b["tool_use_id"] for b in blocks if b["type"] == "tool_result"}
+
+
+def _messages_begin(text: str) -> Pieces:
+    delta = {"type": "text_delta", "text": text}
+    return _named(_messages_start(), *_block(0, {"type": "text", "text": ""}, delta))
+
+
+MESSAGES = Shape(
+    name="messages",
+    media="text/event-stream",
+    make=_messages_model,
+    begin=_messages_begin,
+    end=lambda: _named(*_messages_end(0, "end_turn")),
+    half_call=lambda: _named(
+        {"type": "content_block_stop", "index": 0}, *_messages_call(1, '{"at": "Os')
+    ),
+    call=lambda: _named(
+        _messages_start(), *_messages_call(0, '{"at": "Oslo"}'), *_messages_end(0, "tool_use")
+    ),
+    error=lambda: _named(
+        {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    )[0],
+    orphans=_messages_orphans,
+)
+
+SHAPES = [CHAT, MESSAGES]

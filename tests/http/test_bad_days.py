@@ -431,19 +431,17 @@ async def test_a_storm_of_50_runs_passes(shape: Shape) -> None:
 async def test_configured_limits_keep_a_storm_from_being_refused(shape: Shape) -> None:
     async with asyncio.timeout(20), serve([answer(shape, *shape.whole("ok"))]) as server:
         model = shape.make(server.url, Retry(), Timeouts(first=5, idle=5))
-        limits = {model.name: RateLimit(requests_per_minute=1200)}
-        allowed = pool.rate(model.name, server.url, limits)
-        assert allowed is not None
-        await allowed.wait(0)
-        for _ in range(1199):
-            allowed._take(1, 0)
-        services = Services(settings=Settings(rate_limits=limits))
+        limit = RateLimit(requests_per_minute=1200)
+        services = Services(settings=Settings(rate_limits={model.name: limit}))
+        agent = Agent(name="a", model=model)
+        await Run(agent, "hi", services=services)
+        (allowed,) = (r for r in pool._rates.values() if r.limit is limit)
+        allowed._take(1199, 0)
         started = time.perf_counter()
-        runs = [Run(Agent(name="a", model=model), "hi", services=services) for _ in range(20)]
-        await asyncio.gather(*runs)
+        await asyncio.gather(*(Run(agent, "hi", services=services) for _ in range(20)))
         # The bucket was empty and fills with 20 a second.
         assert 0.8 < time.perf_counter() - started < 5
-        assert len(server.requests) == 20
+        assert len(server.requests) == 21
 
 
 async def test_a_used_up_quota_is_waited_for(shape: Shape) -> None:
