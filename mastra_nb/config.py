@@ -14,7 +14,6 @@ import re
 import stat
 import sys
 import time
-import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -144,6 +143,9 @@ def _parse_settings(path: Path, text: str) -> dict[str, Any] | None:
     foreign = path.name == "pyproject.toml"
     if foreign and "mastra" not in text:
         return None
+    # At a cold start without settings nothing is parsed.
+    import tomllib
+
     try:
         table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except ValueError as error:
