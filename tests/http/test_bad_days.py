@@ -238,7 +238,8 @@ async def test_a_line_that_stays_open_after_the_end_is_not_waited_for(shape: Sha
 async def test_drop_by_drop_is_not_idle(shape: Shape) -> None:
     body = b"".join(shape.whole("ok"))
     raw = OK.format(shape.media).encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-    day = await lived(shape, Answer(raw=raw, pause=0.001))
+    patient = Timeouts(first=5, idle=2)
+    day = await lived(shape, Answer(raw=raw, pause=0.001), timeouts=patient)
     assert day.text == "ok"
 
 
