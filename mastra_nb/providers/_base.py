@@ -100,10 +100,15 @@ class HTTPModel:
     def __repr__(self) -> str:
         return f'{type(self).__name__}("{self.name}")'
 
+    @property
+    def vendor(self) -> Vendor:
+        return self._vendor
+
     async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
         base_url, (key, key_name) = self._find_url(), self._find_key()
         vendor, label = self._vendor, self._vendor.name
-        wire = self._codec.encode(request, stream=vendor.stream)
+        codec = self._codec_at(base_url)
+        wire = codec.encode(request, stream=vendor.stream)
         headers: dict[str, str | Secret] = {
             "content-type": "application/json",
             "accept": "text/event-stream" if vendor.stream else "application/json",
@@ -111,7 +116,7 @@ class HTTPModel:
             **self._auth(key),
         }
         call = Call(
-            url=base_url + wire.path, label=label, base_url=base_url, headers=headers,
+            url=self._address(base_url, wire.path), label=label, base_url=base_url, headers=headers,
             body=wire.body,
         )  # fmt: skip
 
@@ -123,7 +128,7 @@ class HTTPModel:
         def hint(status: int, said: str) -> str:
             return self._hint(status, said, base_url, key_name)
 
-        decoder = self._codec.decoder()
+        decoder = codec.decoder()
         allowed = rate(self.name, base_url, ctx.services.settings.rate_limits)
         try:
             async with stream(
@@ -184,7 +189,7 @@ class HTTPModel:
                 hint="check that the base URL is the address of the API",
                 details={"media_type": response.media_type},
             )
-        reply = self._codec.decode_body(body)
+        reply = self._codec_at(self._find_url()).decode_body(body)
         for delta in deltas(reply.message):
             ctx.emit(delta)
         return reply
@@ -200,7 +205,7 @@ class HTTPModel:
         if not ask and self._vendor.needs_key:
             return Availability(ready=True, why=f"key in {key_name}")
         call = Call(
-            method="GET", url=base_url + self.models_path, label=self._vendor.name,
+            method="GET", url=self._address(base_url, self.models_path), label=self._vendor.name,
             base_url=base_url, headers={**self.list_headers, **self._auth(key)},
         )  # fmt: skip
         try:
@@ -229,6 +234,28 @@ class HTTPModel:
         if self._patient:
             return Timeouts(first=_PATIENT.first, idle=max(idle, _PATIENT.idle))
         return Timeouts(idle=idle)
+
+    async def post(self, path: str, body: bytes) -> bytes:
+        """One request to the same service that is neither a chat nor streamed."""
+        base_url, (key, key_name) = self._find_url(), self._find_key()
+        call = Call(
+            url=self._address(base_url, path), label=self._vendor.name, base_url=base_url,
+            body=body, headers={"content-type": "application/json", **self._auth(key)},
+        )  # fmt: skip
+        async with stream(
+            call,
+            retry=self._retry,
+            timeouts=self._timeouts or Timeouts(),
+            gate=gate(self._vendor.name, base_url, self.model_id),
+            hint=lambda status, said: self._hint(status, said, base_url, key_name),
+        ) as response:
+            return await response.read()
+
+    def _codec_at(self, base_url: str) -> Codec:
+        return self._codec
+
+    def _address(self, base_url: str, path: str) -> str:
+        return base_url + path
 
     def _find_url(self) -> str:
         vendor = self._vendor
