@@ -14,7 +14,6 @@ import re
 import stat
 import sys
 import time
-import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -144,6 +143,9 @@ def _parse_settings(path: Path, text: str) -> dict[str, Any] | None:
     foreign = path.name == "pyproject.toml"
     if foreign and "mastra" not in text:
         return None
+    # At a cold start without settings nothing is parsed.
+    import tomllib
+
     try:
         table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except ValueError as error:
@@ -235,8 +237,21 @@ def secret(*names: str, root: Path | None = None) -> Secret | None:
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
+_PerMinute = Annotated[float, msgspec.Meta(gt=0)] | None
+
+
+class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an account may send in a minute; None is no limit."""
+
+    requests_per_minute: _PerMinute = None
+    tokens_per_minute: _PerMinute = None
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """`model` is "provider/name", `storage` a URL; timeouts are in seconds.
+
+    `rate_limits` are by "provider/name" for one model, or by "provider" for all of its models
+    together; every run of the process counts against them.
 
     `image_hosts` are the hosts whose images a model's Markdown may load.
     """
@@ -250,6 +265,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     idle_timeout: _Seconds = 60.0
     tool_timeout: _Seconds = 60.0
     image_hosts: tuple[str, ...] = ()
+    rate_limits: dict[str, RateLimit] = {}
 
     def __repr__(self) -> str:
         # A storage URL may hold a password.
@@ -268,6 +284,7 @@ _ALLOWED = {
     "idle_timeout": "a number of seconds above 0",
     "tool_timeout": "a number of seconds above 0",
     "image_hosts": "host names: a list, or in a variable separated by commas",
+    "rate_limits": 'by model, such as {"openai/gpt-4o-mini": {"requests_per_minute": 500}}',
 }
 _SHARED_VARIABLES = {"storage": "DATABASE_URL", "log_level": "LOG_LEVEL"}
 
@@ -325,8 +342,10 @@ def _convert(name: str, value: Any, where: str, *, text: bool = False) -> Any:
     if name == "image_hosts" and text:
         value = [host.strip() for host in value.split(",") if host.strip()]
     try:
+        if name == "rate_limits" and text:
+            return msgspec.json.decode(value, type=_FIELDS[name].type)
         return msgspec.convert(value, _FIELDS[name].type, strict=not text)
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         raise ConfigError(
             f"{where} is {redact(repr(value))}", hint=f"allowed: {_allowed(name)}"
         ) from error

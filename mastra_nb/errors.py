@@ -18,7 +18,6 @@ A message says what happened, with names in quotes; `hint` says what to do next,
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -240,15 +239,19 @@ class Suspend(Signal):
 
 
 def _likeness(one: str, two: str) -> float:
-    return difflib.SequenceMatcher(None, two, one).ratio()
+    from difflib import SequenceMatcher
+
+    return SequenceMatcher(None, two, one).ratio()
 
 
 def close_matches(name: str, known: Iterable[str]) -> str:
     """The tail of a NotFound message: close matches, or what there is, or nothing."""
+    from difflib import get_close_matches  # most programs never mistype
+
     names = sorted(set(known))
     if not names:
         return ""
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near = get_close_matches(name, names, n=3, cutoff=0.5)
     if near:
         # Beside a very close one the far ones are noise.
         best = _likeness(name, near[0])

@@ -83,7 +83,7 @@ def test_the_core_runs_without_a_front_end() -> None:
 
 
 def test_an_import_and_an_agent_with_a_tool_are_cheap() -> None:
-    heavy = ["httpx", "aiohttp", "numpy", "pydantic", "apsw", "jinja2", "IPython", "starlette"]
+    heavy = ["httpx", "httptools", "numpy", "pydantic", "apsw", "jinja2", "IPython", "starlette"]
     done = python(
         f"""
         import sys

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import email.utils
 import itertools
 import math
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
@@ -19,15 +21,18 @@ from typing import Any
 import msgspec
 
 from mastra_nb.config import Secret, redact
-from mastra_nb.errors import ModelError, ModelHTTPError, ModelTimeout
-from mastra_nb.http.gate import Gate
+from mastra_nb.errors import ModelError, ModelHTTPError, ModelOutputError, ModelTimeout
+from mastra_nb.http.gate import Gate, Rate
 from mastra_nb.http.pool import transport
-from mastra_nb.http.transports import Raw, transport_errors
+from mastra_nb.http.transports import MAX_ANSWER, Raw, transport_errors
 
 _RETRIED = frozenset({408, 409, 429})
 _FINAL = frozenset({400, 401, 403, 404, 422})
 # Quotas that waiting does not refill, although they are reported as 429.
 _EXHAUSTED = (b"insufficient_quota", b"billing_hard_limit", b"credit balance")
+# How Google says it, in the body.
+_RETRY_DELAY = re.compile(rb'"retryDelay":\s*"(\d+(?:\.\d+)?)s"')
+BYTES_A_TOKEN = 4
 _MAX_ERROR_BODY = 65_536
 _MAX_MESSAGE = 500
 
@@ -89,7 +94,8 @@ class Response:
     def __init__(self, raw: Raw, watch: asyncio.Timeout, idle: float) -> None:
         self.status = raw.status_code
         self.headers: Mapping[str, str] = raw.headers
-        self._pieces = raw.aiter_bytes()
+        self._next = raw.read
+        self._size = 0
         self._watch = watch
         self._idle = idle
         self._time = asyncio.get_running_loop().time
@@ -117,8 +123,16 @@ class Response:
         return self
 
     async def __anext__(self) -> bytes:
-        piece = await self._pieces.__anext__()
+        piece = await self._next()
+        if not piece:
+            raise StopAsyncIteration
         self._arm()
+        self._size += len(piece)
+        if self._size > MAX_ANSWER:
+            raise ModelOutputError(
+                f"an answer is longer than {MAX_ANSWER:,} bytes",
+                hint="check that the base URL is the address of a model",
+            )
         return piece
 
     async def read(self) -> bytes:
@@ -135,6 +149,7 @@ async def stream(
     retry: Retry | None = None,
     timeouts: Timeouts | None = None,
     gate: Gate | None = None,
+    rate: Rate | None = None,
     on_retry: Callable[[Notice], None] | None = None,
     hint: Hint | None = None,
 ) -> AsyncIterator[Response]:
@@ -146,7 +161,7 @@ async def stream(
     early or by cancellation closes the socket.
     """
     timeouts, gate = timeouts or Timeouts(), gate or Gate()
-    raw = await _open(call, retry or Retry(), timeouts, gate, on_retry, hint or _no_hint)
+    raw = await _open(call, retry or Retry(), timeouts, gate, rate, on_retry, hint or _no_hint)
     try:
         async with asyncio.timeout(None) as watch:
             response = Response(raw, watch, timeouts.idle)
@@ -190,6 +205,7 @@ async def _open(
     retry: Retry,
     timeouts: Timeouts,
     gate: Gate,
+    rate: Rate | None,
     on_retry: Callable[[Notice], None] | None,
     hint: Hint,
 ) -> Raw:
@@ -207,6 +223,8 @@ async def _open(
         delay: float | None = None
         status = 0
         try:
+            if rate is not None:
+                await rate.wait(len(call.body) // BYTES_A_TOKEN)
             raw = await _send(call, timeouts)
         except BaseException as exc:
             if not isinstance(exc, transport_errors()):
@@ -216,6 +234,8 @@ async def _open(
         else:
             if (status := raw.status_code) < 300:
                 gate.succeeded()
+                if (pause := quota_pause(raw.headers, retry.clock)) is not None:
+                    gate.pause(min(pause, retry.patience))
                 return raw
             try:
                 last, delay = await _refused(call, raw, retry, failures + 1, hint)
@@ -252,7 +272,7 @@ async def _open(
 async def _send(call: Call, timeouts: Timeouts) -> Raw:
     headers = {"user-agent": "mastra-nb", "accept-encoding": "gzip, deflate"}
     headers |= {k: v.reveal() if isinstance(v, Secret) else v for k, v in call.headers.items()}
-    carrier = transport(call.url.startswith("https:"))
+    carrier = transport(call.url)
     try:
         async with asyncio.timeout(timeouts.first) as watch:
             # Reading is watched by us: the time to the first byte and between bytes differ.
@@ -277,13 +297,15 @@ async def _refused(
     # The status alone is worth more than a failure to read its explanation.
     with contextlib.suppress(TimeoutError, *transport_errors()):
         async with asyncio.timeout(5.0):
-            async for piece in raw.aiter_bytes():
+            while len(body) <= _MAX_ERROR_BODY and (piece := await raw.read()):
                 body += piece
-                if len(body) > _MAX_ERROR_BODY:
-                    break
     await raw.aclose()
     said = redact(error_message(body))
     after = retry_after(headers, retry.clock)
+    if after is None and status == 429:
+        after = quota_pause(headers, retry.clock)
+        if after is None and (told := _RETRY_DELAY.search(body)):
+            after = float(told[1])
     error = ModelHTTPError(
         f'"{call.label}" answered {status}' + (f": {said}" if said else f" {raw.reason_phrase}"),
         status=status,
@@ -342,11 +364,43 @@ def retry_after(headers: Mapping[str, str], clock: Callable[[], float] = time.ti
         return None
 
 
+# The remainder of an account's quota, and when it is full again.
+_QUOTAS = tuple(
+    names
+    for what in ("requests", "tokens")
+    for names in (
+        (f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}"),
+        (f"anthropic-ratelimit-{what}-remaining", f"anthropic-ratelimit-{what}-reset"),
+    )
+)
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+
+
+def quota_pause(headers: Mapping[str, str], clock: Callable[[], float] = time.time) -> float | None:
+    """Seconds until the next request has a chance, if this response used up the quota."""
+    waits = [
+        _until(headers.get(reset, ""), clock) for left, reset in _QUOTAS if headers.get(left) == "0"
+    ]
+    return max((wait for wait in waits if wait is not None), default=None)
+
+
+def _until(text: str, clock: Callable[[], float]) -> float | None:
+    """Seconds in "6m0s" or "120ms", or up to a date such as "2026-01-01T00:00:00Z"."""
+    if text and (found := _DURATION.fullmatch(text)):
+        hours, minutes, seconds, thousandths = (float(g or 0) for g in found.groups())
+        return hours * 3600 + minutes * 60 + seconds + thousandths / 1000
+    try:
+        when = dt.datetime.fromisoformat(text)
+        return max(0.0, when.timestamp() - clock())
+    except (ValueError, OverflowError):
+        return None
+
+
 def error_message(body: bytes) -> str:
     """What an error body says, in any of the shapes in use, at most 500 characters."""
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         text = body.decode("utf-8", "replace").strip()
         if text[:200].lstrip().lower().startswith(("<!doctype", "<html", "<?xml", "<head")):
             return "a web page instead of JSON"

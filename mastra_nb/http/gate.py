@@ -6,7 +6,71 @@ import asyncio
 import heapq
 import itertools
 import math
-from collections.abc import Awaitable
+import threading
+import time
+from collections.abc import Awaitable, Callable
+
+from mastra_nb.config import RateLimit
+
+
+class Bucket:
+    """Fills with `per_minute` evenly and holds no more than that; taking may leave a debt, which
+    those who come later wait for.
+    """
+
+    def __init__(self, per_minute: float, clock: Callable[[], float]) -> None:
+        self.per_minute = per_minute
+        self._clock = clock
+        self._level = per_minute
+        self._at = clock()
+
+    def take(self, amount: float) -> float:
+        """Seconds to wait before what was taken may be used."""
+        now = self._clock()
+        rate = self.per_minute / 60.0
+        self._level = min(self.per_minute, self._level + (now - self._at) * rate)
+        self._at = now
+        # What is more than a full bucket is sent with a full one.
+        missing = min(amount, self.per_minute) - self._level
+        self._level -= amount
+        return max(0.0, missing / rate)
+
+
+class Rate:
+    """The configured limits of one model or provider, for all threads and loops of the process."""
+
+    def __init__(
+        self,
+        limit: RateLimit,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self.limit = limit
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        per_minute = (limit.requests_per_minute, limit.tokens_per_minute)
+        self._requests, self._tokens = (Bucket(n, clock) if n else None for n in per_minute)
+
+    async def wait(self, tokens: int) -> None:
+        """Until a request of about `tokens` may be sent. In the order of arrival."""
+        delay = self._take(1, tokens)
+        if delay > 0:
+            try:
+                await self._sleep(delay)
+            except BaseException:
+                self._take(-1, -tokens)
+                raise
+
+    def spent(self, tokens: int) -> None:
+        """`tokens` more than was thought were used; negative: fewer."""
+        self._take(0, tokens)
+
+    def _take(self, requests: int, tokens: int) -> float:
+        with self._lock:
+            asked = self._requests.take(requests) if self._requests is not None else 0.0
+            said = self._tokens.take(tokens) if self._tokens is not None else 0.0
+        return max(asked, said)
 
 
 class Gate:
@@ -76,6 +140,15 @@ class Gate:
                 self._limit = self._running + 1.0
                 self._admit()
         return await self._wait(place)
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody in for that long: the provider says that this was the last for now."""
+        self._sleeping += 1
+        asyncio.get_running_loop().call_later(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        self._sleeping -= 1
+        self._admit()
 
     def give_up(self) -> None:
         """Wake all who wait: the provider has let nobody through."""

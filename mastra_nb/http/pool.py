@@ -8,19 +8,24 @@ import contextlib
 import os
 import ssl
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import TYPE_CHECKING
 
-from mastra_nb.http.gate import Gate
-from mastra_nb.http.transports import Aiohttp, Httpx, Transport
+from mastra_nb.config import RateLimit
+from mastra_nb.http.gate import Gate, Rate
+from mastra_nb.http.transports import Httpx, Transport
 
-_PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+if TYPE_CHECKING:
+    import httpx
+
+_PROXY_NAMES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
 class _Loop:
     """What the requests of one event loop share."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.transports: dict[tuple[bool, tuple[str, ...]], Transport] = {}
+        self.transports: dict[object, Transport] = {}
         self.gates: dict[tuple[str, ...], Gate] = {}
         self._guard = self._watch(loop)
         with contextlib.suppress(StopIteration):
@@ -34,6 +39,12 @@ class _Loop:
         finally:
             _loops.pop(loop, None)
             await self.close()
+
+    def find(self, key: object, make: Callable[[], Transport]) -> Transport:
+        found = self.transports.get(key)
+        if found is None:
+            found = self.transports[key] = make()
+        return found
 
     async def close(self) -> None:
         while self.transports:
@@ -94,24 +105,60 @@ def gate(*key: str) -> Gate:
     return found
 
 
-def transport(tls: bool) -> Transport:
-    shared, environ = _state().transports, os.environ
+_rates: dict[tuple[str, ...], Rate] = {}
+
+
+def rate(name: str, base_url: str, limits: Mapping[str, RateLimit]) -> Rate | None:
+    """What is configured for the model "provider/name", or for its provider, at that address."""
+    if not limits:
+        return None
+    key = next((k for k in (name, name.partition("/")[0]) if k in limits), None)
+    if key is None:
+        return None
+    with _lock:
+        found = _rates.get((key, base_url))
+        if found is None or found.limit != limits[key]:
+            found = _rates[(key, base_url)] = Rate(limits[key])
+        return found
+
+
+_theirs: httpx.AsyncBaseTransport | None = None
+
+
+def use_transport(transport: httpx.AsyncBaseTransport | None) -> None:
+    """Send all requests to models by a transport of httpx's, such as one with a client
+    certificate, or `httpx.MockTransport`; None: by ours again. Who made it closes it.
+    """
+    global _theirs
+    _theirs = transport
+
+
+def transport(url: str) -> Transport:
+    """How to send to `url`: by the user's transport, by a proxy, or directly."""
+    state, theirs, get = _state(), _theirs, os.environ.get
+    if theirs is not None:
+        return state.find(("theirs", id(theirs)), lambda: Httpx(_tls_context, transport=theirs))
     # A proxy set in a later cell counts from then on.
-    proxies = tuple(environ.get(n) or environ.get(n.lower()) or "" for n in _PROXY_NAMES)
-    found = shared.get((tls, proxies))
-    if found is None:
-        found = shared[(tls, proxies)] = _make_transport(tls, proxies)
-    return found
+    proxies = tuple(filter(None, map(get, _PROXY_NAMES)))
+    if proxies and not _bypassed(url):
+        key = (*proxies, get("NO_PROXY"), get("no_proxy"))
+        return state.find(key, lambda: Httpx(_tls_context))
+    return state.find("direct", _direct)
 
 
-def _make_transport(tls: bool, proxies: tuple[str, ...]) -> Transport:
-    proxied = any(proxies[:3])
-    context = _tls_context() if tls or proxied else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # aiohttp speaks to HTTP proxies only.
-    if not proxies[2] and all(not p or p.startswith("http://") for p in proxies[:2]):
-        with contextlib.suppress(ImportError):
-            return Aiohttp(context, environment=proxied)
-    return Httpx(context, environment=proxied)
+def _bypassed(url: str) -> bool:
+    import urllib.request
+
+    host = urllib.parse.urlsplit(url).hostname or ""
+    return bool(urllib.request.proxy_bypass(host))
+
+
+def _direct() -> Transport:
+    try:
+        from mastra_nb.http.direct import Direct
+    except ImportError:
+        return Httpx(_tls_context, environment=False)
+    return Direct(_tls_context)
 
 
 _lock = threading.Lock()

@@ -18,8 +18,8 @@ from mastra_nb.errors import (
     ModelTimeout,
 )
 from mastra_nb.events import ArgsDelta, Delta, Noted, ReasoningDelta, TextDelta
-from mastra_nb.http.client import Call, Notice, Response, Retry, Timeouts, stream
-from mastra_nb.http.pool import gate
+from mastra_nb.http.client import BYTES_A_TOKEN, Call, Notice, Response, Retry, Timeouts, stream
+from mastra_nb.http.pool import gate, rate
 from mastra_nb.http.sse import Framing, ServerEvent, SSEDecoder
 from mastra_nb.messages import Message, Reasoning, Text, ToolCall
 from mastra_nb.models import Availability, ModelRequest, Profile, Reply
@@ -130,6 +130,7 @@ class HTTPModel:
             return self._hint(status, said, base_url, key_name)
 
         decoder = codec.decoder()
+        allowed = rate(self.name, base_url, ctx.services.settings.rate_limits)
         try:
             async with stream(
                 call,
@@ -137,10 +138,18 @@ class HTTPModel:
                 timeouts=self._timeouts
                 or self._default_timeouts(ctx.services.settings.idle_timeout),
                 gate=gate(label, base_url, self.model_id),
+                rate=allowed,
                 on_retry=note,
                 hint=hint,
             ) as response:
-                return await self._read(response, wire.framing(), decoder, ctx)
+                reply = await self._read(response, wire.framing(), decoder, ctx)
+            if allowed is not None:
+                allowed.spent(reply.usage.total - len(call.body) // BYTES_A_TOKEN)
+            return reply
+        except RecursionError:
+            raise ModelOutputError(
+                f'"{label}" sent JSON that is nested too deeply', hint="try again"
+            ) from None
         except ModelError as error:
             if decoder.complete and error.code in ("model.truncated", "model.timeout"):
                 return decoder.finish()

@@ -17,7 +17,8 @@ from typing import Any
 @dataclass
 class Answer:
     """`pieces` are sent one by one with `pause` seconds between; `end` "cut" resets the line,
-    "stall" sends nothing more and keeps it open, "close" ends cleanly."""
+    "stall" sends nothing more and keeps it open, "close" ends cleanly. `raw` stands for all of
+    the response; it is sent byte by byte if there is a `pause`, and "close" closes the line."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -100,9 +101,11 @@ class Server:
         if answer.before:
             await self.wait(answer.before, reader)
         if answer.raw is not None:
-            writer.write(answer.raw)
-            await writer.drain()
-            return False
+            for piece in map(int.to_bytes, answer.raw) if answer.pause else (answer.raw,):
+                writer.write(piece)
+                await writer.drain()
+                await self.wait(answer.pause, reader)
+            return await self.finish(answer, reader, writer)
         lines = [f"HTTP/1.1 {answer.status} X", "transfer-encoding: chunked"]
         lines += [f"{k}: {v}" for k, v in answer.headers.items()]
         writer.write("\r\n".join([*lines, "", ""]).encode())
@@ -114,15 +117,23 @@ class Server:
         if answer.end == "close":
             writer.write(b"0\r\n\r\n")
         await writer.drain()
+        await self.finish(answer, reader, writer)
+        return answer.end != "cut"
+
+    async def finish(
+        self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        """What becomes of the line; False: this was its last answer."""
         if answer.end == "stall":
             await self.wait(3600, reader)
         elif answer.end == "cut":
             writer.transport.abort()
-            return False
-        return True
+        return False
 
     async def wait(self, seconds: float, reader: asyncio.StreamReader) -> None:
         """Sleep, and notice at once when the other side goes away."""
+        if not seconds:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 if await reader.read(1) == b"":

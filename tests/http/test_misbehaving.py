@@ -33,11 +33,11 @@ EVENTS = {"content-type": "text/event-stream"}
 KEY = "canary-0123456789"
 
 
-@pytest.fixture(autouse=True, params=["aiohttp", "httpx"])
+@pytest.fixture(autouse=True, params=["direct", "httpx"])
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The fast transport, and httpx as where aiohttp is not installed."""
+    """The fast transport, and httpx as where httptools is not installed."""
     if request.param == "httpx":
-        monkeypatch.setitem(sys.modules, "aiohttp", None)
+        monkeypatch.setitem(sys.modules, "mastra_nb.http.direct", None)
     name: str = request.param
     return name
 

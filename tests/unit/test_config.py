@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from mastra_nb import config
 from mastra_nb.config import (
+    RateLimit,
     Secret,
     Settings,
     configure_logging,
@@ -449,3 +450,20 @@ def test_the_stream_is_the_current_one(
     get_logger().warning("later")
     assert log() == ""
     assert "later" in other.getvalue()
+
+
+def test_rate_limits_come_from_files_and_as_json_from_variables(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "mastra.toml").write_text(
+        '[rate_limits."openai/gpt-4o-mini"]\nrequests_per_minute = 500\n'
+    )
+    limits = load_settings(project).rate_limits
+    assert limits == {"openai/gpt-4o-mini": RateLimit(requests_per_minute=500)}
+    monkeypatch.setenv("MASTRA_NB_RATE_LIMITS", '{"groq": {"tokens_per_minute": 6000}}')
+    assert load_settings(project).rate_limits == {"groq": RateLimit(tokens_per_minute=6000)}
+    for wrong in ("fast", '{"groq": {"requests_per_minute": 0}}', '{"groq": {"rpm": 1}}'):
+        monkeypatch.setenv("MASTRA_NB_RATE_LIMITS", wrong)
+        with pytest.raises(ConfigError, match="MASTRA_NB_RATE_LIMITS") as caught:
+            load_settings(project)
+        assert "requests_per_minute" in caught.value.hint

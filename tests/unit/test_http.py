@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mastra_nb.config import RateLimit
 from mastra_nb.http import pool
-from mastra_nb.http.client import Retry, error_message, retry_after
-from mastra_nb.http.gate import Gate
+from mastra_nb.http.client import Retry, error_message, quota_pause, retry_after
+from mastra_nb.http.gate import Gate, Rate
 from mastra_nb.http.sse import ServerEvent, SSEDecoder
 
 
@@ -192,7 +193,7 @@ async def test_a_cancelled_waiter_frees_its_place() -> None:
 def test_importing_loads_no_http_library() -> None:
     code = (
         "import sys, mastra_nb.http.client\n"
-        "assert not {'httpx', 'aiohttp', 'httpx_aiohttp'} & set(sys.modules)"
+        "assert not {'httpx', 'aiohttp', 'httptools'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -205,3 +206,131 @@ def test_tls_context_is_made_once() -> None:
         return await asyncio.gather(*(one() for _ in range(8)))
 
     assert len(set(map(id, asyncio.run(many())))) == 1
+
+
+class Clock:
+    """A clock that moves when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(round(seconds, 6))
+        self.now += seconds
+
+
+def rate(**limit: float) -> tuple[Rate, Clock]:
+    clock = Clock()
+    return Rate(RateLimit(**limit), clock=clock, sleep=clock.sleep), clock
+
+
+async def test_a_minutes_requests_go_at_once_and_the_rest_evenly() -> None:
+    made, clock = rate(requests_per_minute=60)
+    for _ in range(60):
+        await made.wait(1_000_000)
+    assert clock.slept == []
+    for _ in range(3):
+        await made.wait(0)
+    assert clock.slept == [1.0, 1.0, 1.0]
+    clock.now += 3600
+    for _ in range(61):
+        await made.wait(0)
+    assert clock.slept == [1.0] * 4
+
+
+async def test_tokens_are_counted_as_they_turn_out() -> None:
+    made, clock = rate(tokens_per_minute=600)
+    await made.wait(300)
+    made.spent(300)  # the answer
+    await made.wait(100)
+    assert clock.slept == [10.0]
+    made.spent(-100)
+    await made.wait(100)
+    assert clock.slept == [10.0]
+
+
+async def test_a_request_that_is_larger_than_a_minute_waits_for_a_full_bucket() -> None:
+    made, clock = rate(tokens_per_minute=600)
+    await made.wait(6_000)
+    assert clock.slept == []
+    await made.wait(60)
+    assert clock.slept == [546.0]
+
+
+async def test_both_limits_hold() -> None:
+    made, clock = rate(requests_per_minute=6, tokens_per_minute=600)
+    await made.wait(600)
+    await made.wait(60)
+    assert clock.slept == [6.0]
+    for _ in range(5):
+        await made.wait(0)
+    assert sum(clock.slept) == pytest.approx(10.0, abs=0.01)
+
+
+async def test_who_is_cancelled_gives_back_what_it_took() -> None:
+    clock = Clock()
+    made = Rate(RateLimit(requests_per_minute=60), clock=clock, sleep=asyncio.sleep)
+    made._take(60, 0)
+    tasks = [asyncio.create_task(made.wait(0)) for _ in range(10)]
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert made._take(1, 0) == pytest.approx(1.0)
+
+
+def test_runs_of_all_loops_share_what_is_configured() -> None:
+    limits = {"openai": RateLimit(requests_per_minute=1), "openai/b": RateLimit()}
+    one = pool.rate("openai/a", "u", limits)
+    assert one is not None
+    assert one is pool.rate("openai/c", "u", limits) is not pool.rate("openai/b", "u", limits)
+    assert one is not pool.rate("openai/a", "other", limits)
+    assert pool.rate("groq/a", "u", limits) is None
+    changed = {"openai": RateLimit(requests_per_minute=2)}
+    assert pool.rate("openai/a", "u", changed) is not one
+
+
+@given(st.lists(st.floats(0, 100), max_size=50), st.integers(1, 600))
+def test_no_more_than_two_buckets_in_any_minute(gaps: list[float], limit: int) -> None:
+    clock = Clock()
+    made = Rate(RateLimit(requests_per_minute=limit), clock=clock)
+    sent = []
+    for gap in gaps:
+        clock.now += gap
+        sent.append(clock.now + made._take(1, 0))
+    for at in sent:
+        assert sum(at <= other < at + 60 for other in sent) <= 2 * limit
+
+
+async def test_a_pause_of_the_gate_ends() -> None:
+    gate = Gate()
+    gate.pause(0.02)
+    assert await asyncio.wait_for(gate.enter(gate.ticket()), 2)
+
+
+@pytest.mark.parametrize(
+    ("reset", "seconds"),
+    [
+        ("1s", 1.0),
+        ("120ms", 0.12),
+        ("6m0s", 360.0),
+        ("2m59.5s", 179.5),
+        ("1h2m", 3720.0),
+        ("1970-01-12T13:46:50+00:00", 10.0),
+        ("1970-01-12T13:46:50Z", 10.0),
+        ("1970-01-01T00:00:00Z", 0.0),
+        ("", None),
+        ("soon", None),
+    ],
+)
+def test_quota_headers(reset: str, seconds: float | None) -> None:
+    for left, name in (
+        ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+        ("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
+    ):
+        assert quota_pause({left: "0", name: reset}, lambda: 1_000_000.0) == seconds
+        assert quota_pause({left: "1", name: reset}, lambda: 1_000_000.0) is None
