@@ -11,7 +11,7 @@ import msgspec
 
 from mastra_nb import plugins
 from mastra_nb.context import Codec, Context, Recorded
-from mastra_nb.errors import ConfigError, ModelError
+from mastra_nb.errors import Blocked, ConfigError, ModelError
 from mastra_nb.events import MessageAdded, Noted, ReasoningDelta, TextDelta
 from mastra_nb.messages import Finish, Message, Part, Reasoning, Text, ToolSpec, Usage
 from mastra_nb.services import Services
@@ -103,6 +103,8 @@ class ModelCodec(Codec[Reply]):
 
     def dump(self, output: Reply, ctx: Context) -> Recorded:
         seq = ctx.emit(MessageAdded(message=output.message, finish=output.finish))
+        if output.raw is not None:
+            ctx.run.raw[ctx.parent or ctx.path] = output.raw
         return Recorded(
             {"message": seq, "finish": output.finish, "model": output.model}, output.usage
         )
@@ -117,9 +119,13 @@ class ModelCodec(Codec[Reply]):
         most = Usage(input=size, output=input.settings.max_tokens or _LONG_ANSWER, calls=1)
         return msgspec.structs.replace(most, cost=cost(target.name, most))
 
-    def salvage(self, ctx: Context) -> Usage | None:
-        """What was said is kept, half tool calls are dropped: no provider accepts them back."""
+    def salvage(self, ctx: Context, error: BaseException) -> Usage | None:
+        """What was said is kept, half tool calls are dropped: no provider accepts them back.
+        Of an answer that was blocked nothing is kept.
+        """
         deltas = ctx.run.deltas(ctx.path)
+        if isinstance(error, Blocked):
+            return Usage(calls=1)
         text = "".join(d.text for d in deltas if isinstance(d, TextDelta))
         reasoning = "".join(d.text for d in deltas if isinstance(d, ReasoningDelta))
         parts: list[Part] = [Reasoning(text=reasoning)] if reasoning else []
@@ -160,6 +166,7 @@ def resolve(model: ModelLike) -> Model:
         return made
     if isinstance(model, Sequence):
         return Fallback([resolve(m) for m in model])
+    model = getattr(model, "resolved", model)
     if not hasattr(model, "invoke"):
         raise ConfigError(
             f"{type(model).__name__} is not a model",
@@ -178,7 +185,7 @@ def ready(model: Model, services: Services) -> Model:
     return services.wrap_model(priced) if services.wrap_model is not None else priced
 
 
-class _Wrapper:
+class Wrapper:
     kind: ClassVar[Literal["model"]] = "model"
 
     def __init__(self, inner: Model) -> None:
@@ -207,7 +214,7 @@ class Fallback:
             try:
                 reply = await model.invoke(request, ctx)
             except (ModelError, ConfigError) as error:
-                if failures + 1 == len(self.models) or ctx.run.deltas(ctx.path):
+                if failures + 1 == len(self.models) or ctx.has_spoken:
                     raise
                 ctx.meter.count_retry()
                 following = self.models[failures + 1].name
@@ -264,15 +271,18 @@ def cost(model: str, usage: Usage) -> float | None:
     return (fresh * price.input + usage.cached * cached + usage.output * price.output) / 1e6
 
 
-class Priced(_Wrapper):
+class Priced(Wrapper):
     async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
+        ctx.price = self.price
         reply = await self.inner.invoke(request, ctx)
-        if reply.usage.calls and reply.usage.cost is not None:
-            return reply
-        usage = msgspec.structs.replace(
-            reply.usage, cost=cost(self.name, reply.usage), calls=max(1, reply.usage.calls)
-        )
-        return msgspec.structs.replace(reply, usage=usage)
+        usage = self.price(reply.usage)
+        return reply if usage is reply.usage else msgspec.structs.replace(reply, usage=usage)
+
+    def price(self, usage: Usage) -> Usage:
+        if usage.calls and usage.cost is not None:
+            return usage
+        dollars = cost(self.name, usage)
+        return msgspec.structs.replace(usage, cost=dollars, calls=max(1, usage.calls))
 
 
 ReplayMode = Literal["off", "record", "auto", "only"]
@@ -324,7 +334,7 @@ class Recorder:
         self._clock += seconds
 
 
-class _Recorded(_Wrapper):
+class _Recorded(Wrapper):
     def __init__(self, inner: Model, recorder: Recorder) -> None:
         super().__init__(inner)
         self._recorder = recorder

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,14 +31,16 @@ from mastra_nb.events import (
 )
 from mastra_nb.limits import Limits, Meter
 from mastra_nb.messages import Message, Usage
+from mastra_nb.schema import to_json
 from mastra_nb.services import Services, is_dead
 from mastra_nb.storage import LEASE_SECONDS, RunRow, Store
 
 T = TypeVar("T")
 Watchers = list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]
 
-# The name of the event in which a run's own limits are kept, for whoever takes it up.
+# Names of the events in which what a run was given is kept, for whoever takes it up.
 LIMITS = "limits"
+REQUEST_CONTEXT = "request_context"
 
 
 class Past:
@@ -59,6 +62,7 @@ class Past:
         self.state: dict[str, Any] = {}
         self.used: list[tuple[str, str, Usage | None]] = []
         self.limits: Limits | None = None
+        self.request_context: dict[str, Any] | None = None
         for event in events:
             self._apply(event)
 
@@ -89,6 +93,8 @@ class Past:
             self.state[data.key] = data.value
         elif isinstance(data, Custom) and not path and data.name == LIMITS:
             self.limits = msgspec.convert(data.value, Limits)
+        elif isinstance(data, Custom) and not path and data.name == REQUEST_CONTEXT:
+            self.request_context = data.value
 
 
 class RunLog:
@@ -103,12 +109,18 @@ class RunLog:
         deps: Any = None,
         thread: str = "",
         past: Sequence[Event] = (),
+        request_context: Mapping[str, Any] | None = None,
     ) -> None:
         self.id = id
         self.services = services
         self.deps = deps
         self.thread = thread
         self.past = Past(past)
+        self.request_context: Mapping[str, Any] = MappingProxyType(
+            self.past.request_context or (to_json(dict(request_context)) if request_context else {})
+        )
+        # The provider's own last responses, by the call they belong to; never stored.
+        self.raw: dict[str, Any] = {}
         self.meter = Meter(self.past.limits or Limits() if limits is None else limits)
         if past:
             self.meter.restore(self.past.used)
@@ -132,6 +144,11 @@ class RunLog:
         self._waiters: Watchers = []
         self._saving: asyncio.Lock | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
+
+    @property
+    def seq(self) -> int:
+        """Of the last durable event."""
+        return self._seq
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -24,6 +24,7 @@ from mastra_nb.errors import (
     UsageError,
 )
 from mastra_nb.events import (
+    SPEAKERS,
     Custom,
     Event,
     Resumed,
@@ -34,8 +35,8 @@ from mastra_nb.events import (
     View,
 )
 from mastra_nb.limits import Limits, within
-from mastra_nb.messages import Message, Usage
-from mastra_nb.runlog import LIMITS, Past, RunLog, Watchers, notify, unbroken
+from mastra_nb.messages import Finish, Message, Usage
+from mastra_nb.runlog import LIMITS, REQUEST_CONTEXT, Past, RunLog, Watchers, notify, unbroken
 from mastra_nb.schema import partial_json, validate
 from mastra_nb.services import Services, ambient
 from mastra_nb.storage import RunRow
@@ -64,6 +65,7 @@ class Run(Generic[T]):
         deps: Any = None,
         thread: str = "",
         key: str | None = None,
+        request_context: Mapping[str, Any] | None = None,
         id: str = "",
         past: Sequence[Event] = (),
         go_on: bool = False,
@@ -94,11 +96,12 @@ class Run(Generic[T]):
         self._prefix = ""
         self._first = 0
         if self._within is not None:
-            if deps is not None:
-                raise UsageError(
-                    f'"{target.name}" runs inside another run and shares its deps',
-                    hint="leave deps= out here, give it to the outer run",
-                )
+            for what, given in (("deps", deps), ("request_context", request_context)):
+                if given is not None:
+                    raise UsageError(
+                        f'"{target.name}" runs inside another run and shares its {what}',
+                        hint=f"leave {what}= out here, give it to the outer run",
+                    )
             self._segment = self._within.segment(target.name, codec.show(input), key)
             self._prefix = f"{self._within.path}/{self._segment}"
             self.log = self._within.run
@@ -112,6 +115,7 @@ class Run(Generic[T]):
             deps=deps,
             thread=thread,
             past=past,
+            request_context=request_context,
         )
         if self._stored and not go_on:
             self._take_outcome()
@@ -156,6 +160,20 @@ class Run(Generic[T]):
     @property
     def usage(self) -> Usage:
         return self.view.usage
+
+    @property
+    def finish_reason(self) -> Finish | None:
+        """Why the newest answer ended: "stop", "length", "tool-calls", "content-filter", …; None
+        while there is none.
+        """
+        return self.view.finish
+
+    @property
+    def raw(self) -> Any:
+        """The provider's newest response as it came (its last chunk, if it was streamed); None
+        for a run that was loaded: it is not stored.
+        """
+        return self.log.raw.get(self._prefix or self._segment)
 
     @property
     def pending(self) -> dict[str, Suspended]:
@@ -247,26 +265,43 @@ class Run(Generic[T]):
 
     async def stream_text(self) -> AsyncIterator[str]:
         """The pieces of the answer's text as they come."""
-        root = self._prefix or self._segment
-        async for event in self:
-            if isinstance(event.data, TextDelta) and event.parent == root:
+        async for event in self._spoken(SPEAKERS):
+            if isinstance(event.data, TextDelta):
                 yield event.data.text
 
     async def partials(self) -> AsyncIterator[Any]:
-        """The answer as JSON so far, each time it has grown: for runs with an output type."""
+        """The answer so far, each time it has grown: for runs with an output type.
+
+        An object of that type, in which what has not come yet is None (it was made without the
+        type's own checks); a TypedDict has the keys that have come.
+        """
         text, last = "", None
-        root = self._prefix or self._segment
-        async for event in self:
-            if event.parent != root:
-                continue
-            if isinstance(event.data, SpanStarted) and event.data.kind == "model":
+        async for event in self._spoken((*SPEAKERS, "structure")):
+            if isinstance(event.data, SpanStarted):
                 text = ""
             elif isinstance(event.data, TextDelta):
                 text += event.data.text
                 value = partial_json(text)
                 if value is not None and value != last:
                     last = value
-                    yield value
+                    if (made := self._codec.partial(value)) is not None:
+                        yield made
+
+    async def _spoken(self, kinds: Sequence[str]) -> AsyncIterator[Event]:
+        """Starts and deltas of the model calls that speak for this run."""
+        root = self._prefix or self._segment
+        inside, models = {root}, set[str]()
+        async for event in self:
+            data = event.data
+            if isinstance(data, SpanStarted):
+                if event.span != root and (event.parent not in inside or data.kind not in kinds):
+                    continue
+                if data.kind != "model":
+                    inside.add(event.span)
+                    continue
+                models.add(event.span)
+            if event.span in models:
+                yield event
 
     # Stopping and going on
 
@@ -324,6 +359,7 @@ class Run(Generic[T]):
                 deps=log.deps,
                 thread=log.thread,
                 key=self._key,
+                request_context=log.request_context,
                 id=self.id,
                 past=[e for e in log.events if e.durable],
                 go_on=True,
@@ -508,6 +544,8 @@ class Run(Generic[T]):
         limits = log.meter.limits
         if limits != Limits() and limits != log.past.limits:
             log.emit("", None, Custom(name=LIMITS, value=msgspec.to_builtins(limits)))
+        if log.request_context and log.past.request_context is None:
+            log.emit("", None, Custom(name=REQUEST_CONTEXT, value=dict(log.request_context)))
         if self._answer is not None:
             path, value = self._answer
             log.past.waiting.pop(path, None)
