@@ -43,7 +43,9 @@ def nothing_is_left() -> Iterator[None]:
     while time.monotonic() < deadline:
         left = [
             t for t in threading.enumerate()
-            if t not in before and not t.name.startswith(("mastra_nb-portal", "asyncio_"))
+            if t not in before
+            # Threads of tools that are done wait for the next one.
+            and not t.name.startswith(("mastra_nb-portal", "asyncio_", "mastra-nb-tool"))
         ]  # fmt: skip
         if not left:
             break
