@@ -44,8 +44,8 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Agent": "agents", "Blocked": "errors", "Mastra": "app", "Processor": "processors",
-    "has_tool_call": "loop", "model": "language", "step_count_is": "loop", "open_store": "app", "Settings": "config",
-    "load_settings": "config", "Context": "context", "Limits": "limits", "MastraError": "errors",
+    "has_tool_call": "loop", "model": "language", "step_count_is": "loop", "open_store": "app",
+    "Settings": "config", "load_settings": "config", "Context": "context", "Limits": "limits", "MastraError": "errors",
     "RunSuspended": "errors", "ToolRetry": "errors", "Event": "events", "Memory": "memory",
     "Media": "messages", "Message": "messages", "Text": "messages", "Usage": "messages",
     "assistant": "messages", "system": "messages", "user": "messages", "ModelSettings": "models",

@@ -147,10 +147,15 @@ def _fields(type_: Any) -> list[tuple[str, str, Any]] | None:
 def _made(type_: Any, values: dict[str, Any]) -> Any:
     if hasattr(type_, "model_construct"):
         return type_.model_construct(**values)
-    made = type_.__new__(type_)
-    put = msgspec.structs.force_setattr if issubclass(type_, msgspec.Struct) else object.__setattr__
+    if issubclass(type_, msgspec.Struct):
+        try:
+            return type_(**values)
+        except Exception:
+            # There is no Struct without its __post_init__, and that may want all fields.
+            return None
+    made = object.__new__(type_)
     for name, value in values.items():
-        put(made, name, value)
+        object.__setattr__(made, name, value)
     return made
 
 
