@@ -128,6 +128,7 @@ class Agent(Generic[T]):
 
     def __repr__(self) -> str:
         model = self.model if isinstance(self.model, str) else getattr(self.model, "name", None)
+        model = "a function" if _is_dynamic(self.model) else model
         tools = f", tools={[*self.toolset]}" if self.toolset else ""
         return f"<Agent {self.name}: {model or 'default model'}{tools}>"
 

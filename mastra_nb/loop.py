@@ -381,6 +381,7 @@ class _Loop:
                 return error
 
         self.tasks[segment] = asyncio.create_task(work())
+        await asyncio.sleep(0)  # so that it has begun when the model is told so
         return ToolResult(id=call.id, name=call.name, output=_started(segment))
 
     async def _outcome(

@@ -302,6 +302,5 @@ def test_several_answers_from_other_processes(tmp_path: Path) -> None:
     assert process(THEN, folder, run, repr([(two, "Bo"), (four, denied)])) == []
     (answer,) = process(THEN, folder, run, repr([(one, 41)]))
     assert answer == (
-        "async 42; thread Bo for Ann; paid 5; paid 500; "
-        'the user denied the call of "pay": too much'
+        'async 42; thread Bo for Ann; paid 5; paid 500; the user denied the call of "pay": too much'
     )
