@@ -43,13 +43,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Agent": "agents", "Blocked": "errors", "Mastra": "app", "Processor": "processors",
-    "has_tool_call": "loop", "model": "language", "step_count_is": "loop", "open_store": "app",
-    "Settings": "config", "load_settings": "config", "Context": "context", "Limits": "limits", "MastraError": "errors",
-    "RunSuspended": "errors", "ToolRetry": "errors", "Event": "events", "Memory": "memory",
-    "Media": "messages", "Message": "messages", "Text": "messages", "Usage": "messages",
-    "assistant": "messages", "system": "messages", "user": "messages", "ModelSettings": "models",
-    "Run": "runs", "Tool": "tools", "tool": "tools",
+    "Agent": "agents", "Blocked": "errors", "Context": "context", "Event": "events",
+    "Limits": "limits", "Mastra": "app", "MastraError": "errors", "Media": "messages",
+    "Memory": "memory", "Message": "messages", "ModelSettings": "models",
+    "Processor": "processors", "Run": "runs", "RunSuspended": "errors", "Settings": "config",
+    "Text": "messages", "Tool": "tools", "ToolRetry": "errors", "Usage": "messages",
+    "assistant": "messages", "has_tool_call": "loop", "load_settings": "config",
+    "model": "language", "open_store": "app", "step_count_is": "loop", "system": "messages",
+    "tool": "tools", "user": "messages",
 }  # fmt: skip
 
 __all__ = [*sorted(_WHERE), "__version__", "load_ipython_extension", "unload_ipython_extension"]  # noqa: PLE0604

@@ -111,9 +111,12 @@ async def run_turn(
             await processor.process_input(turn, ctx)
         for message in prompt:
             turn.add(ctx.record(message))
-        result = await loop.run()
+        try:
+            result = await loop.run()
+        except Suspend:
+            await loop.settle()
+            raise
     except Suspend:
-        await loop.settle()
         raise
     except BaseException:
         await loop.stop()

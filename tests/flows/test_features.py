@@ -169,7 +169,7 @@ async def to_the_end(run: Run[Any]) -> Run[Any]:
             await run
         except RunSuspended:
             check_laws(run)
-            run = run.resume({"approved": True}, path=sorted(run.pending)[0])
+            run = run.resume({"approved": True}, path=min(run.pending))
             continue
         check_laws(run)
         return run
@@ -239,7 +239,8 @@ async def pay(amount: int) -> str:
 
 def line(request):
     if request.messages[-1].role == "user":
-        return [calls("ask", id="1"), calls("ask_in_thread", id="2"), calls("pay", id="3", amount=5),
+        return [calls("ask", id="1"), calls("ask_in_thread", id="2"),
+                calls("pay", id="3", amount=5),
                 calls("pay", id="4", amount=500), calls("pay", id="5", amount=700)]
     return "; ".join(p.output for p in request.messages[-1].parts)
 
