@@ -26,7 +26,7 @@ from mastra_nb.events import (
     StateSet,
     Suspended,
 )
-from mastra_nb.limits import Limits, Meter
+from mastra_nb.limits import Limits, Meter, Need, Reserve
 from mastra_nb.messages import Message, Usage
 from mastra_nb.runlog import RunLog
 from mastra_nb.schema import to_json
@@ -68,9 +68,9 @@ class Codec(Generic[O]):
     def load(self, value: Any, ctx: Context) -> O:
         return value  # type: ignore[no-any-return]
 
-    def foresee(self, target: Any, input: Any) -> Usage:
-        """The most that a model call is expected to spend; asked if the run has a budget."""
-        return Usage()
+    def foresee(self, target: Any, input: Any) -> Need:
+        """What a model call may spend; asked if tokens or money of the run are limited."""
+        return Need()
 
     def salvage(self, ctx: Context) -> Usage | None:
         """Called when the call failed or was cancelled: keep what there is."""
@@ -97,10 +97,12 @@ class Context:
         "_records",
         "_suspends",
         "kind",
+        "max_tokens",
         "meter",
         "over",
         "parent",
         "path",
+        "retries",
         "run",
         "tasks",
     )
@@ -116,6 +118,9 @@ class Context:
         # Runs that were started from here; they do not outlive the call.
         self.tasks: set[asyncio.Task[Any]] | None = None
         self.over = False
+        # Set for a model call beside which others spend of the same budget.
+        self.max_tokens: int | None = None
+        self.retries = 0
         self._ordinals: dict[str, int] | None = None
         self._records = 0
         self._suspends = 0
@@ -205,11 +210,12 @@ class Context:
             return codec.load(past.done[path], child)
         if shown is _UNSEEN:
             shown = codec.show(input)
-        reserved: Usage | None = None
+        reserved: Reserve | None = None
         if kind == "model":
             if meter.scarce:
                 reserved = await meter.room(codec.foresee(target, input))
-            meter.admit_model(reserved)
+                child.max_tokens = reserved.max_tokens
+            meter.admit_model(reserved, path)
         elif kind == "tool":
             meter.admit_tool()
         attempt = past.attempts.get(path, 0) + 1
@@ -225,15 +231,15 @@ class Context:
                 if child.tasks:
                     await child._reap()
             recorded = codec.dump(output, child)
-            usage = recorded.usage
+            usage = child.counted(recorded.usage)
         except Suspend:
             raise
         except Exception as error:
-            usage = codec.salvage(child)
+            usage = child.counted(codec.salvage(child))
             child.emit(SpanEnded(status="error", usage=usage, error=error_info(error)))
             raise
         except BaseException:
-            usage = codec.salvage(child)
+            usage = child.counted(codec.salvage(child))
             child.emit(SpanEnded(status="cancelled", usage=usage))
             raise
         finally:
@@ -244,6 +250,19 @@ class Context:
         if run.fence:
             await run.commit()
         return output
+
+    def count_retry(self) -> None:
+        """One more request of this call is about to be sent. Raises LimitExceeded."""
+        self.meter.count_retry()
+        self.retries += 1
+
+    def counted(self, usage: Usage | None) -> Usage | None:
+        """`usage` with the requests that were sent again: a resumed run has to know of them."""
+        if not self.retries:
+            return usage
+        # A request that was refused costs nothing.
+        usage = usage or Usage(calls=1, cost=0.0)
+        return msgspec.structs.replace(usage, calls=max(1, usage.calls) + self.retries)
 
     async def _reap(self) -> None:
         """Stop the runs that were started from here and that nobody waited for."""
