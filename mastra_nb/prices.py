@@ -136,7 +136,9 @@ _TABLE: dict[str, dict[str, Price]] = {
         "grok-code-fast-1": _price(0.2, 1.5, 0.02),
     },
 }
-_prices = {f"{vendor}/{model}": p for vendor, models in _TABLE.items() for model, p in models.items()}
+_prices = {
+    f"{vendor}/{model}": p for vendor, models in _TABLE.items() for model, p in models.items()
+}
 _set: dict[str, Price] = {}
 _FREE = frozenset({"local", "ollama", "llamacpp", "vllm", "lmstudio"})
 _NOTHING = Price(input=0.0, output=0.0)
@@ -160,9 +162,7 @@ def set_price(
     Raises ConfigError.
     """
     if not model.partition("/")[2]:
-        raise ConfigError(
-            f'"{model}" names no model of a provider', hint='write "provider/model"'
-        )
+        raise ConfigError(f'"{model}" names no model of a provider', hint='write "provider/model"')
     given = {"input": input, "output": output, "cached": cached, "cache_write": cache_write}
     if wrong := [n for n, v in given.items() if v is not None and not 0 <= v < float("inf")]:
         raise ConfigError(

@@ -590,6 +590,4 @@ class _Timed(Generic[T]):
         self._worked = worked
 
     async def invoke(self, input: Any, ctx: Context, /) -> T:
-        return await within(
-            self._seconds, self.target.invoke(input, ctx), worked=self._worked
-        )
+        return await within(self._seconds, self.target.invoke(input, ctx), worked=self._worked)
