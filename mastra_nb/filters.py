@@ -1,12 +1,17 @@
-"""Text filters and what they look for, without a model: patterns, personal data, secrets."""
+"""Text filters and what they look for, without a model: patterns, personal data, secrets; and
+how the text of messages is reached."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import msgspec
+
+from mastra_nb.errors import ConfigError
+from mastra_nb.messages import Message, Text, ToolResult
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -184,7 +189,8 @@ PII: dict[str, re.Pattern[str]] = {
     "iban": re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b"),
     "ssn": re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])"),
     "phone": re.compile(
-        r"(?<![\w.])(?<!\d[ -])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?|\(\d{2,4}\)[ .-]?|0(?=[1-9]\d))"
+        r"(?<![\w.])(?<!\d[ -])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?"
+        r"|\(\d{2,4}\)[ .-]?|0(?=[1-9]\d))"
         r"\d{1,4}(?:[ .-]?\d{2,4}){2,4}(?!\w)"
         r"|(?<![\w.])\d{3}[ .-]\d{3}[ .-]\d{4}(?![\w.-])"
     ),
@@ -221,3 +227,62 @@ def normalized(text: str, form: str = "NFKC", *, collapse: bool = False) -> str:
     if collapse:
         text = _BREAKS.sub("\n\n", _SPACES.sub(" ", text)).strip()
     return text
+
+
+def choice(owner: str, name: str, value: str, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        raise ConfigError(
+            f'{owner}({name}="{value}") is not possible',
+            hint="allowed: " + ", ".join(f'"{a}"' for a in allowed),
+        )
+    return value
+
+
+def positive(owner: str, name: str, value: float) -> None:
+    if not value > 0:
+        raise ConfigError(f"{owner}({name}={value}) is not possible", hint="it must be above 0")
+
+
+def strings(value: Any, change: Callable[[str], str]) -> Any:
+    """A JSON value with its strings changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {k: strings(v, change) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [strings(v, change) for v in value]
+    return value
+
+
+def changed(message: Message, change: Callable[[str], str]) -> Message:
+    """`message` with its texts and tool results changed."""
+    parts = tuple(
+        msgspec.structs.replace(p, text=change(p.text))
+        if isinstance(p, Text)
+        else msgspec.structs.replace(p, output=strings(p.output, change))
+        if isinstance(p, ToolResult)
+        else p
+        for p in message.parts
+    )
+    return message if parts == message.parts else msgspec.structs.replace(message, parts=parts)
+
+
+def read(messages: Iterable[Message]) -> str:
+    """What a user or a tool says in them."""
+    said: list[str] = []
+
+    def keep(text: str) -> str:
+        said.append(text)
+        return text
+
+    for message in messages:
+        changed(message, keep)
+    return "\n".join(said)
+
+
+def newest(messages: Sequence[Message]) -> list[Message]:
+    """What the model has not answered yet: the prompt, or what the tools have said."""
+    at = len(messages)
+    while at and messages[at - 1].role in ("user", "tool"):
+        at -= 1
+    return [*messages[at:]]

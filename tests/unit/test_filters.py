@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -39,7 +40,7 @@ def through(made: Replacer | Held | Limited, pieces: list[str]) -> str:
 
 def cut(text: str, at: list[int]) -> list[str]:
     marks = [0, *sorted(min(a, len(text)) for a in at), len(text)]
-    return [text[a:b] for a, b in zip(marks, marks[1:], strict=False)]
+    return [text[a:b] for a, b in itertools.pairwise(marks)]
 
 
 @pytest.mark.parametrize(("kind", "secret"), SECRETS.items())
