@@ -78,7 +78,14 @@ async def test_unicode() -> None:
 
 
 async def test_the_oldest_exchanges_are_dropped_whole() -> None:
-    history = [user("a" * 400), call(), result("b" * 400), assistant("c"), user("d"), assistant("e")]
+    history = [
+        user("a" * 400),
+        call(),
+        result("b" * 400),
+        assistant("c"),
+        user("d"),
+        assistant("e"),
+    ]
     got = await sent(TokenLimiter(100), system("S"), *history, user("now"))
     assert got == [system("S"), user("d"), assistant("e"), user("now")]
     got = await sent(TokenLimiter(10_000), system("S"), *history, user("now"))
@@ -140,7 +147,9 @@ async def test_instructions_do_not_leave() -> None:
     redacting = SystemPromptScrubber(words=4, strategy="redact")
     got = await said(redacting, "So: that the password is swordfish, ok", turn)
     assert got == "So: [instructions], ok"
-    assert await said(SystemPromptScrubber(), "The password is long.", turn) == "The password is long."
+    assert (
+        await said(SystemPromptScrubber(), "The password is long.", turn) == "The password is long."
+    )
 
 
 async def test_money_of_a_run() -> None:
