@@ -239,6 +239,10 @@ class Suspend(Signal):
         self.path = path
 
 
+def _likeness(one: str, two: str) -> float:
+    return difflib.SequenceMatcher(None, two, one).ratio()
+
+
 def close_matches(name: str, known: Iterable[str]) -> str:
     """The tail of a NotFound message: close matches, or what there is, or nothing."""
     names = sorted(set(known))
@@ -246,6 +250,9 @@ def close_matches(name: str, known: Iterable[str]) -> str:
         return ""
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if near:
+        # Beside a very close one the far ones are noise.
+        best = _likeness(name, near[0])
+        near = [n for n in near if _likeness(name, n) > best - 0.15]
         return "did you mean " + " or ".join(f'"{n}"' for n in near) + "?"
     shown = ", ".join(f'"{n}"' for n in names[:8])
     return f"known: {shown}" + (", …" if len(names) > 8 else "")

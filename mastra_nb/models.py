@@ -94,6 +94,16 @@ class Model(Protocol):
     async def invoke(self, request: ModelRequest, ctx: Context) -> Reply: ...
 
 
+class Availability(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a model's provider can be used right now. `why` says what it rests on or what is
+    missing; `models` are the ids that it offers, as far as it was asked.
+    """
+
+    ready: bool
+    why: str
+    models: tuple[str, ...] = ()
+
+
 class ModelCodec(Codec[Reply]):
     """Histories are not copied: a model span's input is a digest, its output names the message."""
 

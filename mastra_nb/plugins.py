@@ -114,6 +114,7 @@ Provider = Callable[[str, str], Any]
 providers = Registry(
     "mastra_nb.providers",
     {
+        "anthropic": "mastra_nb.providers.anthropic:provider",
         "openai": _OPENAI,
         "openai-compatible": _OPENAI,
         "groq": _OPENAI,

@@ -10,13 +10,19 @@ import msgspec
 
 from mastra_nb.config import Secret, secret, variable
 from mastra_nb.context import Context
-from mastra_nb.errors import ConfigError, ModelError, ModelHTTPError, ModelOutputError
+from mastra_nb.errors import (
+    ConfigError,
+    ModelError,
+    ModelHTTPError,
+    ModelOutputError,
+    ModelTimeout,
+)
 from mastra_nb.events import ArgsDelta, Delta, Noted, ReasoningDelta, TextDelta
 from mastra_nb.http.client import Call, Notice, Response, Retry, Timeouts, stream
 from mastra_nb.http.pool import gate
 from mastra_nb.http.sse import ServerEvent, SSEDecoder
 from mastra_nb.messages import Message, Reasoning, Text, ToolCall
-from mastra_nb.models import ModelRequest, Profile, Reply
+from mastra_nb.models import Availability, ModelRequest, Profile, Reply
 from mastra_nb.providers._vendors import Vendor, full_url
 
 _TOO_LONG = (
@@ -62,6 +68,9 @@ class HTTPModel:
     """One model of one vendor. Address and key are looked up at each call, never kept."""
 
     kind: ClassVar[Literal["model"]] = "model"
+    # Where a service lists its models, and what it wants to be sent with the question.
+    models_path: ClassVar[str] = "/models"
+    list_headers: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self,
@@ -99,10 +108,8 @@ class HTTPModel:
             "content-type": "application/json",
             "accept": "text/event-stream" if vendor.stream else "application/json",
             **wire.headers,
+            **self._auth(key),
         }
-        if key is not None:
-            bearer = vendor.auth_header == "authorization"
-            headers[vendor.auth_header] = Secret(f"Bearer {key.reveal()}") if bearer else key
         call = Call(
             url=base_url + wire.path, label=label, base_url=base_url, headers=headers,
             body=wire.body,
@@ -173,6 +180,42 @@ class HTTPModel:
             ctx.emit(delta)
         return reply
 
+    async def available(self, *, ask: bool = False) -> Availability:
+        """Whether it could be called; `ask` also asks a service that has a key which models it
+        has, as is always done with a server that needs none.
+        """
+        try:
+            base_url, (key, key_name) = self._find_url(), self._find_key()
+        except ConfigError as error:
+            return Availability(ready=False, why=error.message.partition(": ")[2] or error.hint)
+        if not ask and self._vendor.needs_key:
+            return Availability(ready=True, why=f"key in {key_name}")
+        call = Call(
+            method="GET", url=base_url + self.models_path, label=self._vendor.name,
+            base_url=base_url, headers={**self.list_headers, **self._auth(key)},
+        )  # fmt: skip
+        try:
+            async with stream(
+                call,
+                retry=Retry(retries=0),
+                timeouts=Timeouts(connect=1.0, first=5.0, idle=5.0),
+                hint=lambda status, said: self._hint(status, said, base_url, key_name),
+            ) as response:
+                names = _model_ids(await response.read())
+        except ModelError as error:
+            if isinstance(error, ModelHTTPError) and error.status == 404:
+                return Availability(ready=True, why=f"answers at {base_url}")
+            lost = error.code == "model.unreachable" or isinstance(error, ModelTimeout)
+            what = f"nothing answers at {base_url}" if lost else error.message
+            return Availability(ready=False, why=f"{what}: {error.hint}")
+        return Availability(ready=True, why=f"answers at {base_url}", models=names)
+
+    def _auth(self, key: Secret | None) -> dict[str, str | Secret]:
+        if key is None:
+            return {}
+        bearer = self._vendor.auth_header == "authorization"
+        return {self._vendor.auth_header: Secret(f"Bearer {key.reveal()}") if bearer else key}
+
     def _default_timeouts(self, idle: float) -> Timeouts:
         if self._patient:
             return Timeouts(first=_PATIENT.first, idle=max(idle, _PATIENT.idle))
@@ -231,6 +274,19 @@ class HTTPModel:
         if status >= 500:
             return "the service has a problem: try again later, or use another model"
         return ""
+
+
+def _model_ids(body: bytes) -> tuple[str, ...]:
+    """The ids in a list of models, in any of the shapes in use; none if it is no such list."""
+    try:
+        listed = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return ()
+    if isinstance(listed, dict):
+        listed = listed.get("data") or listed.get("models")
+    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+    names = (str(row.get("id") or row.get("name") or "") for row in rows)
+    return tuple(sorted(name.removeprefix("models/") for name in names if name))
 
 
 def _too_long(status: int, said: str) -> bool:

@@ -78,7 +78,7 @@ def test_close_matches_names_only_what_is_known(name: str, known: list[str]) -> 
 
 
 def test_close_matches() -> None:
-    assert close_matches("opnai", ["openai", "groq"]) == 'did you mean "openai"?'
+    assert close_matches("opnai", ["openai", "groq", "zai"]) == 'did you mean "openai"?'
     assert close_matches("zzz", ["b", "a"]) == 'known: "a", "b"'
     assert close_matches("zzz", map(str, range(10))).endswith(", …")
     assert close_matches("zzz", []) == ""
