@@ -19,8 +19,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Budgets of a run, sub-agents and retries included; None is no limit.
 
     `steps` are model calls of agents' turns (a retry of one is no step), `requests` are those
-    sent to providers, `cost` is in dollars, `seconds` is the time that the run is at work (a run
-    that waits for an answer does not spend it).
+    sent to providers, `cost` is in dollars, `seconds` is the time that the run is at work (one
+    that waits for an answer does not spend it, one that is taken up after it failed has it anew).
     """
 
     steps: int | None = None

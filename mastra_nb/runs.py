@@ -516,7 +516,7 @@ class Run(Generic[T]):
             await log.commit(barrier=True)
         target = self.target
         if limits.seconds is not None:
-            target = _Timed(target, limits.seconds, log.past.worked)
+            target = _Timed(target, limits.seconds, log.past.worked if self._answer else 0.0)
         return await root.call(target, self.input, segment=self._segment, codec=self._codec)
 
     async def _finish(self, status: RunStatus) -> None:
