@@ -143,7 +143,7 @@ _set: dict[str, Price] = {}
 _FREE = frozenset({"local", "ollama", "llamacpp", "vllm", "lmstudio"})
 _NOTHING = Price(input=0.0, output=0.0)
 # Another API of the same vendor, at the same price.
-_SAME = {"openai-responses": "openai", "openai-chat": "openai", "gemini": "google"}
+_SAME = {"openai-responses": "openai", "gemini": "google"}
 # A day at the end names a snapshot of the model before it; "latest" and the like name whatever
 # the vendor likes, months (mistral-large-2512) a model of its own.
 _DAY = re.compile(r"-(?:20\d\d-[01]\d-[0-3]\d|20\d\d[01]\d[0-3]\d)$")

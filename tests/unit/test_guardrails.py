@@ -168,7 +168,7 @@ async def test_money_of_a_run() -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: UnicodeNormalizer(form="x"), lambda: TokenLimiter(), lambda: TokenLimiter(0),
+    [lambda: UnicodeNormalizer(form="x"), TokenLimiter, lambda: TokenLimiter(0),
      lambda: ToolCallFilter("a"), lambda: RegexFilter({}), lambda: RegexFilter({"a": "("}),
      lambda: PIIDetector(["names"]), lambda: PIIDetector(strategy="x"), lambda: CostGuard(0),
      lambda: SystemPromptScrubber(words=0)],
