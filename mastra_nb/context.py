@@ -26,7 +26,7 @@ from mastra_nb.events import (
     StateSet,
     Suspended,
 )
-from mastra_nb.limits import Limits, Meter
+from mastra_nb.limits import Limits, Meter, Need, Reserve
 from mastra_nb.messages import Message, Usage
 from mastra_nb.runlog import RunLog
 from mastra_nb.schema import Schema, to_json
@@ -68,9 +68,9 @@ class Codec(Generic[O]):
     def load(self, value: Any, ctx: Context) -> O:
         return value  # type: ignore[no-any-return]
 
-    def foresee(self, target: Any, input: Any) -> Usage:
-        """The most that a model call is expected to spend; asked if the run has a budget."""
-        return Usage()
+    def foresee(self, target: Any, input: Any) -> Need:
+        """What a model call may spend; asked if tokens or money of the run are limited."""
+        return Need()
 
     def salvage(self, ctx: Context, error: BaseException) -> Usage | None:
         """Called when the call failed or was cancelled: keep what there is."""
@@ -104,11 +104,13 @@ class Context:
         "_spent",
         "_suspends",
         "kind",
+        "max_tokens",
         "meter",
         "over",
         "parent",
         "path",
         "price",
+        "retries",
         "run",
         "tasks",
     )
@@ -125,10 +127,13 @@ class Context:
         self.tasks: set[asyncio.Task[Any]] | None = None
         self.over = False
         # Of a model call: what its meter holds for it, and what it said it has spent.
-        self._open: tuple[Meter, Any] | None = None
+        self._open: tuple[Meter, Reserve | None] | None = None
         self._spent: Usage | None = None
         self.price: Callable[[Usage], Usage] | None = None
         self._flow: Flow | None = None
+        # Set for a model call beside which others spend of the same budget.
+        self.max_tokens: int | None = None
+        self.retries = 0
         self._ordinals: dict[str, int] | None = None
         self._records = 0
         self._suspends = 0
@@ -181,7 +186,7 @@ class Context:
         """
         if self._open is None:
             return
-        self._spent = usage if self.price is None else self.price(usage)
+        self._spent = self.counted(usage if self.price is None else self.price(usage))
         self._settle(self._spent)
 
     def _settle(self, usage: Usage | None) -> None:
@@ -254,11 +259,12 @@ class Context:
             return codec.load(past.done[path], child)
         if shown is _UNSEEN:
             shown = codec.show(input)
-        reserved: Usage | None = None
+        reserved: Reserve | None = None
         if kind == "model":
             if meter.scarce:
                 reserved = await meter.room(codec.foresee(target, input))
-            meter.admit_model(reserved)
+                child.max_tokens = reserved.max_tokens
+            meter.admit_model(reserved, path)
         elif kind == "tool":
             meter.admit_tool()
         attempt = past.attempts.get(path, 0) + 1
@@ -276,17 +282,17 @@ class Context:
                 if child.tasks:
                     await child._reap()
             recorded = codec.dump(output, child)
-            usage = child._spent or recorded.usage
+            usage = child._spent or child.counted(recorded.usage)
         except Suspend:
             raise
         except Exception as error:
             usage = codec.salvage(child, error)
-            usage = child._spent or usage
+            usage = child._spent or child.counted(usage)
             child.emit(SpanEnded(status="error", usage=usage, error=error_info(error)))
             raise
         except BaseException as error:
             usage = codec.salvage(child, error)
-            usage = child._spent or usage
+            usage = child._spent or child.counted(usage)
             child.emit(SpanEnded(status="cancelled", usage=usage))
             raise
         finally:
@@ -296,6 +302,19 @@ class Context:
         if run.fence:
             await run.commit()
         return output
+
+    def count_retry(self) -> None:
+        """One more request of this call is about to be sent. Raises LimitExceeded."""
+        self.meter.count_retry()
+        self.retries += 1
+
+    def counted(self, usage: Usage | None) -> Usage | None:
+        """`usage` with the requests that were sent again: a resumed run has to know of them."""
+        if not self.retries:
+            return usage
+        # A request that was refused costs nothing.
+        usage = usage or Usage(calls=1, cost=0.0)
+        return msgspec.structs.replace(usage, calls=max(1, usage.calls) + self.retries)
 
     async def _reap(self) -> None:
         """Stop the runs that were started from here and that nobody waited for."""

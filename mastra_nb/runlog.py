@@ -58,7 +58,7 @@ class Past:
     """What earlier drives of the same run left in the journal, by path.
 
     `failed` holds the newest attempts that ended with an error; `used` what was called and what
-    it spent; `seq` is the last event's.
+    it spent; `seq` is the last event's; `worked` is in seconds.
     """
 
     def __init__(self, events: Sequence[Event] = ()) -> None:
@@ -74,12 +74,19 @@ class Past:
         self.used: list[tuple[str, str, Usage | None]] = []
         self.limits: Limits | None = None
         self.request_context: dict[str, Any] | None = None
+        self.worked = 0.0
+        self._at = events[0].at if events else 0.0
         for event in events:
             self._apply(event)
 
     def _apply(self, event: Event) -> None:
         data, path = event.data, event.span
         self.seq = event.seq
+        # Between two drives the run waited or was dead.
+        resumes = isinstance(data, Resumed) or (isinstance(data, SpanStarted) and data.attempt > 1)
+        if not resumes:
+            self.worked += max(0.0, event.at - self._at)
+        self._at = event.at
         if isinstance(data, SpanStarted):
             self.attempts[path] = data.attempt
             self.failed.pop(path, None)

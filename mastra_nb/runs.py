@@ -534,7 +534,7 @@ class Run(Generic[T]):
             await log.commit(barrier=True)
         target = self.target
         if limits.seconds is not None:
-            target = _Timed(target, limits.seconds)
+            target = _Timed(target, limits.seconds, log.past.worked if self._answer else 0.0)
         return await root.call(target, self.input, segment=self._segment, codec=self._codec)
 
     async def _finish(self, status: RunStatus) -> None:
@@ -585,11 +585,12 @@ class Run(Generic[T]):
 class _Timed(Generic[T]):
     """A target that is stopped after some seconds."""
 
-    def __init__(self, target: Runnable[Any, T], seconds: float) -> None:
+    def __init__(self, target: Runnable[Any, T], seconds: float, worked: float) -> None:
         self.target = target
         self.name = target.name
         self.kind = target.kind
         self._seconds = seconds
+        self._worked = worked
 
     async def invoke(self, input: Any, ctx: Context, /) -> T:
-        return await within(self._seconds, self.target.invoke(input, ctx))
+        return await within(self._seconds, self.target.invoke(input, ctx), worked=self._worked)
