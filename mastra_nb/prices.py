@@ -140,7 +140,7 @@ _prices = {
     f"{vendor}/{model}": p for vendor, models in _TABLE.items() for model, p in models.items()
 }
 _set: dict[str, Price] = {}
-_FREE = frozenset({"local", "ollama", "llamacpp", "vllm", "lmstudio"})
+_FREE = frozenset({"local", "ollama", "ollama-v1", "llamacpp", "vllm", "lmstudio"})
 _NOTHING = Price(input=0.0, output=0.0)
 # Another API of the same vendor, at the same price.
 _SAME = {"openai-responses": "openai", "gemini": "google"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
 
@@ -20,7 +20,7 @@ from mastra_nb.errors import (
 from mastra_nb.events import ArgsDelta, Delta, Noted, ReasoningDelta, TextDelta
 from mastra_nb.http.client import Call, Notice, Response, Retry, Timeouts, stream
 from mastra_nb.http.pool import gate
-from mastra_nb.http.sse import ServerEvent, SSEDecoder
+from mastra_nb.http.sse import Framing, ServerEvent, SSEDecoder
 from mastra_nb.messages import Message, Reasoning, Text, ToolCall
 from mastra_nb.models import Availability, ModelRequest, Profile, Reply
 from mastra_nb.providers._vendors import Vendor, full_url
@@ -34,10 +34,11 @@ _PATIENT = Timeouts(first=600.0, idle=300.0)
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True):
-    """An encoded request; `path` is appended to the base URL."""
+    """An encoded request; `path` is appended to the base URL, `framing` says how it streams."""
 
     path: str
     body: bytes
+    framing: type[Framing] = SSEDecoder
     headers: Mapping[str, str] = {}
 
 
@@ -105,15 +106,15 @@ class HTTPModel:
         return self._vendor
 
     async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
-        base_url, (key, key_name) = self._find_url(), self._find_key()
+        base_url, (auth, key_name) = self._find_url(), await self._find_auth()
         vendor, label = self._vendor, self._vendor.name
         codec = self._codec_at(base_url)
         wire = codec.encode(request, stream=vendor.stream)
         headers: dict[str, str | Secret] = {
             "content-type": "application/json",
-            "accept": "text/event-stream" if vendor.stream else "application/json",
+            "accept": wire.framing.media_type if vendor.stream else "application/json",
             **wire.headers,
-            **self._auth(key),
+            **auth,
         }
         call = Call(
             url=self._address(base_url, wire.path), label=label, base_url=base_url, headers=headers,
@@ -139,7 +140,7 @@ class HTTPModel:
                 on_retry=note,
                 hint=hint,
             ) as response:
-                return await self._read(response, decoder, ctx)
+                return await self._read(response, wire.framing(), decoder, ctx)
         except ModelError as error:
             if decoder.complete and error.code in ("model.truncated", "model.timeout"):
                 return decoder.finish()
@@ -147,25 +148,26 @@ class HTTPModel:
                 error.code = "model.context_length"
             raise
 
-    async def _read(self, response: Response, decoder: Decoder, ctx: Context) -> Reply:
-        sse, settled = SSEDecoder(), False
-        started = False
+    async def _read(
+        self, response: Response, framing: Framing, decoder: Decoder, ctx: Context
+    ) -> Reply:
+        started = settled = False
         async for piece in response:
             if not started:
                 piece = piece.lstrip(b"\xef\xbb\xbf \t\r\n")
                 if not piece:
                     continue
-                if piece[:1] in b"{[<":
+                if piece[:1] in framing.foreign:
                     return await self._read_body(piece, response, ctx)
                 started = True
-            _emit(decoder, sse.feed(piece), ctx)
+            _emit(decoder, framing.feed(piece), ctx)
             if decoder.done:
                 return decoder.finish()
             if decoder.complete and not settled:
                 settled = True
                 response.hurry(_SETTLED)
         try:
-            _emit(decoder, sse.close(), ctx)
+            _emit(decoder, framing.close(), ctx)
         except ModelOutputError as error:
             if not decoder.complete:
                 raise truncated(self._vendor.name) from error
@@ -190,14 +192,14 @@ class HTTPModel:
         has, as is always done with a server that needs none.
         """
         try:
-            base_url, (key, key_name) = self._find_url(), self._find_key()
+            base_url, (auth, key_name) = self._find_url(), await self._find_auth()
         except ConfigError as error:
             return Availability(ready=False, why=error.message.partition(": ")[2] or error.hint)
         if not ask and self._vendor.needs_key:
             return Availability(ready=True, why=f"key in {key_name}")
         call = Call(
             method="GET", url=self._address(base_url, self.models_path), label=self._vendor.name,
-            base_url=base_url, headers={**self.list_headers, **self._auth(key)},
+            base_url=base_url, headers={**self.list_headers, **auth},
         )  # fmt: skip
         try:
             async with stream(
@@ -214,6 +216,11 @@ class HTTPModel:
             what = f"nothing answers at {base_url}" if lost else error.message
             return Availability(ready=False, why=f"{what}: {error.hint}")
         return Availability(ready=True, why=f"answers at {base_url}", models=names)
+
+    async def _find_auth(self) -> tuple[dict[str, str | Secret], str]:
+        """The headers that carry the key, and the name of where it is from."""
+        key, name = self._find_key()
+        return self._auth(key), name
 
     def _auth(self, key: Secret | None) -> dict[str, str | Secret]:
         if key is None:
@@ -291,8 +298,8 @@ class HTTPModel:
         if status in (401, 403):
             return f"check the key in {key_name}" if key_name else f"no key was sent: {keys}"
         if status == 404:
-            if vendor.name == "ollama":
-                return f"fetch the model with `ollama pull {self.model_id}`"
+            if vendor.fetch:
+                return f"fetch the model with `{vendor.fetch} {self.model_id}`"
             return f'check the model name "{self.model_id}" and the base URL {base_url}'
         if status == 402 or (status == 429 and ("quota" in said or "billing" in said)):
             return f'the account at "{vendor.name}" has no credit left'
@@ -321,6 +328,28 @@ def _too_long(status: int, said: str) -> bool:
         return True
     low = said.lower()
     return status in (400, 422) and any(words in low for words in _TOO_LONG)
+
+
+def merged(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """`body` with a user's own fields: objects are merged, lists are joined, the rest replaced."""
+    found = dict(body)
+    for key, value in extra.items():
+        old = found.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = merged(old, value)
+        elif isinstance(old, list) and isinstance(value, list):
+            value = [*old, *value]
+        found[key] = value
+    return found
+
+
+def args_object(text: str) -> dict[str, Any]:
+    """Arguments for an API that takes nothing but an object, also when the text is none."""
+    try:
+        value = msgspec.json.decode(text or "{}")
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        value = None
+    return value if isinstance(value, dict) else {"invalid_json": text}
 
 
 def truncated(label: str) -> ModelHTTPError:

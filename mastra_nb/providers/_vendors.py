@@ -27,7 +27,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
 
     `url_path` completes an address from `url_env` that has no path. `echo` says under which key
     the reasoning of the current turn goes back to it ("thinking": as content parts), `echo_all`
-    that of every turn. `limit_key` is the field of the token limit, "" to choose by model.
+    that of every turn. `fetch` is the command that gets a model, `port` what plain HTTP means
+    without one. `limit_key` is the field of the token limit, "" to choose by model.
     `lacks` are settings it does not have, by their names in the request. `files` are media
     beside images that those which see also read. `embed_bytes` is how much text one request for
     embeddings may hold. Patterns of model names: `fixed` those whose sampling cannot be set,
@@ -42,6 +43,8 @@ class Vendor(msgspec.Struct, frozen=True, kw_only=True):
     url_path: str = "/v1"
     needs_key: bool = True
     start: str = ""
+    fetch: str = ""
+    port: int | None = None
     slow_start: bool = False
     auth_header: str = "authorization"
     limit_key: Literal["", "max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -120,6 +123,20 @@ def _local(
         thinking=thinking,
     )
 
+
+_OLLAMA = Vendor(
+    name="ollama",
+    base_url="http://127.0.0.1:11434/v1",
+    url_env=("OLLAMA_BASE_URL", "OLLAMA_HOST"),
+    key_env=("OLLAMA_API_KEY",),
+    needs_key=False,
+    start="start it with `ollama serve`",
+    fetch="ollama pull",
+    port=11434,
+    slow_start=True,
+    lacks=_without("top_k", "parallel_tool_calls"),
+    thinking=(("*", _EFFORT),),
+)
 
 _ROWS = (
     Vendor(
@@ -327,14 +344,8 @@ _ROWS = (
         lacks=_without("seed", "parallel_tool_calls"),
         thinking=(("sonar-deep-research*", _EFFORT_ON), ("sonar-reasoning*", _EFFORT_ON)),
     ),
-    _local(
-        "ollama",
-        "http://127.0.0.1:11434/v1",
-        ("OLLAMA_BASE_URL", "OLLAMA_HOST"),
-        "start it with `ollama serve`",
-        lacks=_without("top_k", "parallel_tool_calls"),
-        thinking=(("*", _EFFORT),),
-    ),
+    _OLLAMA,
+    msgspec.structs.replace(_OLLAMA, name="ollama-v1"),
     _local(
         "lmstudio",
         "http://127.0.0.1:1234/v1",
@@ -364,7 +375,7 @@ VENDORS = {row.name: row for row in _ROWS}
 
 def full_url(value: str, vendor: Vendor) -> str:
     """A base URL from what a variable holds: a URL, "host:port" or, for Ollama, "0.0.0.0"."""
-    return _full_url(value, vendor.url_path, 11434 if vendor.name == "ollama" else None)
+    return _full_url(value, vendor.url_path, vendor.port)
 
 
 @functools.lru_cache
