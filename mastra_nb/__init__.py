@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from mastra_nb.config import Settings as Settings
     from mastra_nb.config import load_settings as load_settings
     from mastra_nb.context import Context as Context
+    from mastra_nb.errors import Blocked as Blocked
     from mastra_nb.errors import MastraError as MastraError
     from mastra_nb.errors import RunSuspended as RunSuspended
     from mastra_nb.errors import ToolRetry as ToolRetry
     from mastra_nb.events import Event as Event
+    from mastra_nb.language import model as model
     from mastra_nb.limits import Limits as Limits
+    from mastra_nb.loop import has_tool_call as has_tool_call
+    from mastra_nb.loop import step_count_is as step_count_is
     from mastra_nb.memory import Memory as Memory
     from mastra_nb.messages import Media as Media
     from mastra_nb.messages import Message as Message
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from mastra_nb.messages import system as system
     from mastra_nb.messages import user as user
     from mastra_nb.models import ModelSettings as ModelSettings
+    from mastra_nb.processors import Processor as Processor
     from mastra_nb.runs import Run as Run
     from mastra_nb.tools import Tool as Tool
     from mastra_nb.tools import tool as tool
@@ -38,12 +43,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Agent": "agents", "Mastra": "app", "open_store": "app", "Settings": "config",
-    "load_settings": "config", "Context": "context", "Limits": "limits", "MastraError": "errors",
-    "RunSuspended": "errors", "ToolRetry": "errors", "Event": "events", "Memory": "memory",
-    "Media": "messages", "Message": "messages", "Text": "messages", "Usage": "messages",
-    "assistant": "messages", "system": "messages", "user": "messages", "ModelSettings": "models",
-    "Run": "runs", "Tool": "tools", "tool": "tools",
+    "Agent": "agents", "Blocked": "errors", "Context": "context", "Event": "events",
+    "Limits": "limits", "Mastra": "app", "MastraError": "errors", "Media": "messages",
+    "Memory": "memory", "Message": "messages", "ModelSettings": "models",
+    "Processor": "processors", "Run": "runs", "RunSuspended": "errors", "Settings": "config",
+    "Text": "messages", "Tool": "tools", "ToolRetry": "errors", "Usage": "messages",
+    "assistant": "messages", "has_tool_call": "loop", "load_settings": "config",
+    "model": "language", "open_store": "app", "step_count_is": "loop", "system": "messages",
+    "tool": "tools", "user": "messages",
 }  # fmt: skip
 
 __all__ = [*sorted(_WHERE), "__version__", "load_ipython_extension", "unload_ipython_extension"]  # noqa: PLE0604

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import re
-from collections.abc import Sequence
-from types import FunctionType
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from types import FunctionType, MethodType
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 import msgspec
 
 from mastra_nb import plugins
-from mastra_nb.context import Codec, Context, current
-from mastra_nb.errors import ConfigError, SchemaError, ToolArgsError
+from mastra_nb.context import Context, current
+from mastra_nb.errors import ConfigError, ToolArgsError, close_matches
+from mastra_nb.language import Output, Prompt, TypedCodec
+from mastra_nb.language import prompt_messages as prompt_messages
 from mastra_nb.limits import Limits, Meter, within
-from mastra_nb.loop import Output, Plan, run_turn
+from mastra_nb.loop import PROCESSOR_RETRIES, Plan, StopWhen, run_turn
 from mastra_nb.memory import Memory
-from mastra_nb.messages import Message, ToolSpec, user
+from mastra_nb.messages import Message, ToolSpec
 from mastra_nb.models import Model, ModelLike, ModelSettings, ready, resolve
-from mastra_nb.processors import Processor
+from mastra_nb.processors import Hooks, Processor, Turn, chosen, made
 from mastra_nb.runs import Run
-from mastra_nb.schema import Schema, clean, to_json
+from mastra_nb.schema import Schema, to_json
 from mastra_nb.services import Services, ambient
 from mastra_nb.storage import Store
-from mastra_nb.tools import Tool, ToolLike, toolset
+from mastra_nb.tools import Tool, ToolApproval, ToolLike, toolset, with_approval
 
 T = TypeVar("T")
-Prompt = str | Message | Sequence[Message]
 
 _PROMPT_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -43,6 +45,14 @@ class Agent(Generic[T]):
     the settings' model. `tools` are functions, Tools or other Agents. `output` is the type of
     the answer (None: text). `memory` True remembers with defaults; `thread` names the
     conversation that runs belong to unless they name another. `limits` are budgets of a run.
+    `instructions`, `model`, `tools` and `active_tools` may be functions of the Context.
+
+    `handoffs` are agents that may take over the conversation. `active_tools` names those of the
+    tools that the model is told of; `tool_choice` ("auto", "none", "required" or a tool's name)
+    holds for the first step. `stop_when` is one or several predicates over the finished steps.
+    `structuring_model` makes the typed answer of one in words. `prepare_step`,
+    `before_tool_call` and `after_tool_call` are those of `processors.Hooks`, and come after the
+    processors. `require_tool_approval` is True, or a function of a tool's name and arguments.
 
     Raises ConfigError for a definition that cannot work.
     """
@@ -53,9 +63,9 @@ class Agent(Generic[T]):
         self,
         *,
         name: str,
-        instructions: str = "",
-        model: ModelLike | None = None,
-        tools: Sequence[Any] = (),
+        instructions: str | Callable[[Context], Any] = "",
+        model: ModelLike | Callable[[Context], Any] | None = None,
+        tools: Sequence[Any] | Callable[[Context], Any] = (),
         output: type[T] | None = None,
         memory: Memory | bool | None = None,
         thread: str = "",
@@ -66,16 +76,32 @@ class Agent(Generic[T]):
         tool_choice: str = "auto",
         description: str = "",
         services: Services | None = None,
+        active_tools: Sequence[str] | Callable[[Context], Any] | None = None,
+        tool_call_concurrency: int = 10,
+        stop_when: StopWhen | Sequence[StopWhen] = (),
+        structuring_model: ModelLike | None = None,
+        handoffs: Sequence[Agent[Any]] = (),
+        require_tool_approval: ToolApproval = False,
+        prepare_step: Callable[..., Any] | None = None,
+        before_tool_call: Callable[..., Any] | None = None,
+        after_tool_call: Callable[..., Any] | None = None,
+        max_processor_retries: int = PROCESSOR_RETRIES,
     ) -> None:
         if not name or "/" in name:
             raise ConfigError(f'"{name}" cannot name an agent', hint='use a short name without "/"')
-        if isinstance(tools, str) or callable(tools):
+        if isinstance(tools, str) or (callable(tools) and not _of_context(tools)):
             raise ConfigError(f'the tools of "{name}" must be a list', hint="tools=[get_weather]")
+        if tool_call_concurrency < 1:
+            raise ConfigError(f"tool_call_concurrency is {tool_call_concurrency}", hint="1 or more")
         self.name = name
         self.instructions = instructions
         self.model = model
         # Now, while the types that its functions name can still be seen.
-        self.tools = tuple(Tool(t) if isinstance(t, FunctionType) else t for t in tools)
+        self.tools: Any = (
+            tools
+            if callable(tools)
+            else tuple(Tool(t) if isinstance(t, FunctionType) else t for t in tools)
+        )
         self.output = output
         self.memory = Memory() if memory is True else memory or None
         self.thread = thread
@@ -86,20 +112,33 @@ class Agent(Generic[T]):
         self.tool_choice = tool_choice
         self.description = description
         self.services = services
+        self.active_tools = active_tools
+        self.tool_call_concurrency = tool_call_concurrency
+        self.stop_when = (stop_when,) if callable(stop_when) else tuple(stop_when)
+        self.structuring_model = structuring_model
+        self.handoffs = handoffs
+        self.require_tool_approval = require_tool_approval
+        self.prepare_step = prepare_step
+        self.before_tool_call = before_tool_call
+        self.after_tool_call = after_tool_call
+        self.max_processor_retries = max_processor_retries
         self._toolset: dict[str, ToolLike] | None = None
         self._output: Output[T] | None = None
         self._resolved: tuple[ModelLike, Model] | None = None
 
     def __repr__(self) -> str:
         model = self.model if isinstance(self.model, str) else getattr(self.model, "name", None)
-        tools = f", tools={[*self.toolset]}" if self.tools else ""
+        model = "a function" if _is_dynamic(self.model) else model
+        tools = f", tools={[*self.toolset]}" if self.toolset else ""
         return f"<Agent {self.name}: {model or 'default model'}{tools}>"
 
     @property
     def toolset(self) -> dict[str, ToolLike]:
-        """Its tools by name. Raises ConfigError if two share one."""
+        """Its tools by name; those that a function gives are known in a run only. Raises
+        ConfigError if two share one.
+        """
         if self._toolset is None:
-            self._toolset = toolset(self.tools)
+            self._toolset = {} if callable(self.tools) else toolset(self.tools)
         return self._toolset
 
     def run(
@@ -111,8 +150,10 @@ class Agent(Generic[T]):
         limits: Limits | None = None,
         deps: Any = None,
         key: str | None = None,
+        request_context: Mapping[str, Any] | None = None,
     ) -> Run[T]:
-        """A lazy run of one turn. `deps` is handed to tools as `ctx.deps`; `key` is an
+        """A lazy run of one turn. `deps` is handed to tools as `ctx.deps`; `request_context`
+        holds JSON values for `ctx.request_context`, and is kept with the run; `key` is an
         idempotency key: a store holds at most one run with it.
 
         Inside another run it is a part of that one: it shares deps and budgets, which `limits`
@@ -133,6 +174,7 @@ class Agent(Generic[T]):
             deps=deps,
             thread=self._thread(services) if thread is None else thread,
             key=key,
+            request_context=request_context,
         )
 
     __call__ = run
@@ -164,28 +206,90 @@ class Agent(Generic[T]):
         return _AgentTool(self)
 
     async def invoke(self, input: Any, ctx: Context, /) -> T:
+        thread = ctx.thread if ctx.is_root else self.thread
+        plan = await self._plan(ctx, self.answer, thread, remembers=True)
+        turn = run_turn(plan, prompt_messages(input), ctx)
+        return cast(T, await self._within_limits(turn, ctx))
+
+    async def _within_limits(self, turn: Awaitable[Any], ctx: Context) -> Any:
+        if self.limits is None or ctx.is_root:
+            return await turn
+        ctx.meter = Meter(self.limits, above=ctx.meter, path=ctx.path)
+        ctx.meter.restore(ctx.run.past.used)
+        return await within(self.limits.seconds, turn, ctx.path)
+
+    async def _plan(
+        self, ctx: Context, output: Output[Any] | None, thread: str, *, remembers: bool
+    ) -> Plan:
         settings = ctx.services.settings
         processors: tuple[Processor, ...] = self.processors
-        if self.memory is not None:
+        if self.memory is not None and remembers:
             processors = (self.memory, *processors)
-        plan = Plan(
-            model=ready(self._model(settings.model), ctx.services),
-            instructions=self.instructions,
-            tools=self.toolset,
-            output=self.answer,
+        if self.prepare_step or self.before_tool_call or self.after_tool_call:
+            hooks = Hooks(
+                prepare_step=self.prepare_step,
+                before_tool_call=self.before_tool_call,
+                after_tool_call=self.after_tool_call,
+            )
+            processors = (*processors, hooks)
+        instructions, wanted = self.instructions, self.model
+        if not isinstance(instructions, str):
+            given = instructions
+            instructions = str(await ctx.value("instructions", lambda: given(ctx)))
+        if _is_dynamic(wanted):
+            wanted = await made(cast(Callable[[Context], Any], wanted)(ctx))
+        model = ready(self._model(cast(ModelLike, wanted), settings.model), ctx.services)
+        tools = await self._tools(ctx)
+        handoffs = {h.spec.name: h for h in map(_Handoff, self.handoffs)} if self.handoffs else {}
+        if self.tool_choice not in _CHOICES:
+            known = {*tools, *handoffs}
+            if self.tool_choice not in known:
+                raise ConfigError(
+                    f'"{self.name}" is to call "{self.tool_choice}", which is none of its tools',
+                    hint=close_matches(self.tool_choice, known),
+                )
+        structuring = None
+        if output is not None:
+            profile = model.profile
+            alone = not tools and not handoffs
+            if self.structuring_model is not None:
+                structuring = ready(resolve(self.structuring_model), ctx.services)
+            elif not alone and not (profile.json_schema and profile.json_with_tools):
+                structuring = model
+        return Plan(
+            model=model,
+            instructions=instructions,
+            tools=tools,
+            output=output,
             max_steps=self.max_steps or settings.max_steps,
-            settings=self.settings or ModelSettings(),
+            settings=self.settings or _NO_SETTINGS,
             tool_choice=self.tool_choice,
             processors=processors,
-            thread=ctx.thread if ctx.is_root else self.thread,
+            thread=thread,
+            concurrency=self.tool_call_concurrency,
+            structuring=structuring,
+            stop_when=self.stop_when,
+            handoffs=handoffs,
+            processor_retries=self.max_processor_retries,
         )
-        seconds = None
-        if self.limits is not None and not ctx.is_root:
-            ctx.meter = Meter(self.limits, above=ctx.meter, path=ctx.path)
-            ctx.meter.restore(ctx.run.past.used)
-            seconds = self.limits.seconds
-        turn = run_turn(plan, prompt_messages(input), ctx)
-        return cast(T, await within(seconds, turn, ctx.path))
+
+    async def _tools(self, ctx: Context) -> Mapping[str, ToolLike]:
+        tools: Mapping[str, ToolLike] = self.toolset
+        if callable(self.tools):
+            found = await made(self.tools(ctx))
+            if isinstance(found, str) or not isinstance(found, Iterable):
+                raise ConfigError(
+                    f'the tools of "{self.name}" must be a list', hint="tools=[get_weather]"
+                )
+            tools = toolset(found)
+        active = self.active_tools
+        if active is not None:
+            names = await made(active(ctx)) if callable(active) else active
+            tools = chosen(tools, names)
+        if self.require_tool_approval:
+            decide = self.require_tool_approval
+            tools = {name: with_approval(tool, decide) for name, tool in tools.items()}
+        return tools
 
     @property
     def answer(self) -> Output[T] | None:
@@ -194,8 +298,8 @@ class Agent(Generic[T]):
             self._output = Output(Schema(self.output))
         return self._output
 
-    def _model(self, default: str | None) -> Model:
-        wanted = self.model if self.model is not None else default
+    def _model(self, wanted: ModelLike | None, default: str | None) -> Model:
+        wanted = wanted if wanted is not None else default
         if wanted is None:
             raise ConfigError(
                 f'agent "{self.name}" has no model',
@@ -229,19 +333,63 @@ def _store_in_memory() -> Store:
     return store
 
 
+_NO_SETTINGS = ModelSettings()
+_NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
+_CHOICES = ("auto", "none", "required")
 _OPTIONS = (
     *("name", "instructions", "model", "tools", "output", "memory", "thread", "processors"),
     *("limits", "max_steps", "settings", "tool_choice", "description", "services"),
+    *("active_tools", "tool_call_concurrency", "stop_when", "structuring_model", "handoffs"),
+    *("require_tool_approval", "prepare_step", "before_tool_call", "after_tool_call"),
+    "max_processor_retries",
 )
 
 
-class _AnswerCodec(Codec[T]):
-    def __init__(self, agent: Agent[T]) -> None:
+class _AnswerCodec(TypedCodec):
+    """Finds out about the output type only when it is asked."""
+
+    def __init__(self, agent: Agent[Any]) -> None:
         self._agent = agent
 
-    def load(self, value: Any, ctx: Context) -> T:
-        answer = self._agent.answer
-        return answer.schema.convert(value) if answer is not None else cast(T, value)
+    @property
+    def output(self) -> Output[Any] | None:  # type: ignore[override]
+        return self._agent.answer
+
+
+def _is_dynamic(value: Any) -> bool:
+    return isinstance(value, FunctionType | MethodType)
+
+
+def _of_context(fn: Any) -> bool:
+    """True for a function of the context alone: a tool that was not put into a list is none."""
+    if not _is_dynamic(fn):
+        return False
+    names = [*inspect.signature(fn).parameters.values()]
+    if len(names) != 1 or names[0].kind in (names[0].VAR_POSITIONAL, names[0].VAR_KEYWORD):
+        return False
+    hint = names[0].annotation
+    return hint in (inspect.Parameter.empty, Context) or str(hint).endswith("Context")
+
+
+class _Handoff:
+    """An agent that another one may hand the conversation over to."""
+
+    def __init__(self, agent: Agent[Any]) -> None:
+        self.agent = agent
+        self.name = agent.name
+        name = f"transfer_to_{_tool_name(agent.name)}"[:64]
+        about = f"Hand the conversation over to {agent.name}. {_about(agent)}".strip()
+        self.spec = ToolSpec(name=name, description=about, parameters=_NO_PARAMETERS)
+
+    async def take_over(self, plan: Plan, turn: Turn, steps: int, ctx: Context) -> Any:
+        """It sees the conversation so far, and answers with the type of who was asked first. It
+        remembers for itself only in a thread that it names; the turn goes into the first's.
+        """
+        agent = self.agent
+        own = await agent._plan(ctx, plan.output, agent.thread, remembers=bool(agent.thread))
+        own = msgspec.structs.replace(own, max_steps=min(steps, own.max_steps))
+        turn.instructions, turn.thread = own.instructions, own.thread
+        return await agent._within_limits(run_turn(own, (), ctx, turn), ctx)
 
 
 class _AgentTool:
@@ -251,10 +399,10 @@ class _AgentTool:
 
     def __init__(self, agent: Agent[Any]) -> None:
         self.agent = agent
-        self.name = re.sub(r"[^A-Za-z0-9_-]+", "_", agent.name)[:64]
+        self.name = _tool_name(agent.name)
         self.spec = ToolSpec(
             name=self.name,
-            description=agent.description or agent.instructions.split("\n", 1)[0],
+            description=_about(agent),
             parameters=_PROMPT_SCHEMA,
         )
 
@@ -265,17 +413,10 @@ class _AgentTool:
         return to_json(await self.agent.invoke(prompt, ctx))
 
 
-def prompt_messages(prompt: Any) -> list[Message]:
-    """Raises SchemaError for what is neither text nor messages."""
-    if isinstance(prompt, str):
-        return [user(clean(prompt))]
-    if isinstance(prompt, Message):
-        return [prompt]
-    try:
-        if isinstance(prompt, dict):
-            return [msgspec.convert(prompt, Message)]
-        return msgspec.convert(prompt, list[Message])
-    except msgspec.ValidationError as error:
-        raise SchemaError(
-            f"a prompt is text or a list of messages: {error}", hint='agent.run("your question")'
-        ) from None
+def _tool_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:64]
+
+
+def _about(agent: Agent[Any]) -> str:
+    told = agent.instructions if isinstance(agent.instructions, str) else ""
+    return agent.description or told.split("\n", 1)[0]

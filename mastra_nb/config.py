@@ -235,6 +235,21 @@ def secret(*names: str, root: Path | None = None) -> Secret | None:
 # --- settings --------------------------------------------------------------------------------
 
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
+_Dollars = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """US dollars per million tokens. `cached` is for input read from a prompt cache, `cache_write`
+    for input written to one; None costs what other input does. A request with more than `above`
+    input tokens costs `long` throughout.
+    """
+
+    input: _Dollars
+    output: _Dollars
+    cached: _Dollars | None = None
+    cache_write: _Dollars | None = None
+    above: int | None = None
+    long: Price | None = None
 
 
 _PerMinute = Annotated[float, msgspec.Meta(gt=0)] | None
@@ -253,7 +268,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `rate_limits` are by "provider/name" for one model, or by "provider" for all of its models
     together; every run of the process counts against them.
 
-    `image_hosts` are the hosts whose images a model's Markdown may load.
+    `image_hosts` are the hosts whose images a model's Markdown may load. `prices` say what models
+    cost, by "provider/model"; the variable names a TOML or JSON file of them.
     """
 
     model: str | None = None
@@ -266,6 +282,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tool_timeout: _Seconds = 60.0
     image_hosts: tuple[str, ...] = ()
     rate_limits: dict[str, RateLimit] = {}
+    prices: dict[str, Price] = {}
 
     def __repr__(self) -> str:
         # A storage URL may hold a password.
@@ -285,6 +302,7 @@ _ALLOWED = {
     "tool_timeout": "a number of seconds above 0",
     "image_hosts": "host names: a list, or in a variable separated by commas",
     "rate_limits": 'by model, such as {"openai/gpt-4o-mini": {"requests_per_minute": 500}}',
+    "prices": 'for "provider/model" dollars per million tokens: { input = 0.5, output = 1.5 }',
 }
 _SHARED_VARIABLES = {"storage": "DATABASE_URL", "log_level": "LOG_LEVEL"}
 
@@ -304,7 +322,10 @@ def load_settings(root: str | os.PathLike[str] | None = None, **overrides: Any) 
         if name in _SHARED_VARIABLES:
             variables.append(_SHARED_VARIABLES[name])
         if found := _lookup(tuple(variables), folder):
-            values[name] = _convert(name, found[0], found[1], text=True)
+            if name == "prices":
+                values[name] = _convert(name, *_prices_file(folder, *found))
+            else:
+                values[name] = _convert(name, found[0], found[1], text=True)
     for name, value in overrides.items():
         if name not in _FIELDS:
             raise _unknown(name, "the arguments")
@@ -329,6 +350,17 @@ def _file_settings(folder: Path) -> list[tuple[tuple[str, str], Any]]:
                 raise _unknown(key, f'"{path}"')
             found.append(((key, f'"{key}" in "{path}"'), value))
     return found
+
+
+def _prices_file(folder: Path, name: str, where: str) -> tuple[dict[str, Any], str]:
+    """A relative path is relative to the project."""
+    path = folder / Path(name).expanduser()
+    table = _parsed(path, _parse_settings)
+    if table is None:
+        raise ConfigError(
+            f'{where} names "{path}", which is no file', hint="a TOML or JSON file of prices"
+        )
+    return table, f'"{path}"'
 
 
 def _unknown(key: str, where: str) -> ConfigError:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from mastra_nb.errors import MastraError, Stopped, Suspend
+from mastra_nb.errors import Blocked, MastraError, Stopped, Suspend
 from mastra_nb.events import (
     Custom,
     ErrorInfo,
@@ -26,10 +26,10 @@ from mastra_nb.events import (
     StateSet,
     Suspended,
 )
-from mastra_nb.limits import Limits, Meter
+from mastra_nb.limits import Limits, Meter, Need, Reserve
 from mastra_nb.messages import Message, Usage
 from mastra_nb.runlog import RunLog
-from mastra_nb.schema import to_json
+from mastra_nb.schema import Schema, to_json
 from mastra_nb.services import Services
 
 I_contra = TypeVar("I_contra", contravariant=True)
@@ -68,13 +68,17 @@ class Codec(Generic[O]):
     def load(self, value: Any, ctx: Context) -> O:
         return value  # type: ignore[no-any-return]
 
-    def foresee(self, target: Any, input: Any) -> Usage:
-        """The most that a model call is expected to spend; asked if the run has a budget."""
-        return Usage()
+    def foresee(self, target: Any, input: Any) -> Need:
+        """What a model call may spend; asked if tokens or money of the run are limited."""
+        return Need()
 
-    def salvage(self, ctx: Context) -> Usage | None:
+    def salvage(self, ctx: Context, error: BaseException) -> Usage | None:
         """Called when the call failed or was cancelled: keep what there is."""
         return None
+
+    def partial(self, value: Any) -> Any:
+        """What a reader is shown of an output whose JSON is not finished; None for nothing yet."""
+        return value
 
 
 PLAIN: Codec[Any] = Codec()
@@ -93,14 +97,20 @@ class Context:
     """A place in a run. Handed to every `invoke`, and to tools that ask for it by type."""
 
     __slots__ = (
+        "_flow",
+        "_open",
         "_ordinals",
         "_records",
+        "_spent",
         "_suspends",
         "kind",
+        "max_tokens",
         "meter",
         "over",
         "parent",
         "path",
+        "price",
+        "retries",
         "run",
         "tasks",
     )
@@ -116,6 +126,14 @@ class Context:
         # Runs that were started from here; they do not outlive the call.
         self.tasks: set[asyncio.Task[Any]] | None = None
         self.over = False
+        # Of a model call: what its meter holds for it, and what it said it has spent.
+        self._open: tuple[Meter, Reserve | None] | None = None
+        self._spent: Usage | None = None
+        self.price: Callable[[Usage], Usage] | None = None
+        self._flow: Flow | None = None
+        # Set for a model call beside which others spend of the same budget.
+        self.max_tokens: int | None = None
+        self.retries = 0
         self._ordinals: dict[str, int] | None = None
         self._records = 0
         self._suspends = 0
@@ -131,6 +149,11 @@ class Context:
     @property
     def thread(self) -> str:
         return self.run.thread
+
+    @property
+    def request_context(self) -> Mapping[str, Any]:
+        """What the caller gave to the run, journaled with it; sub-agents see it too."""
+        return self.run.request_context
 
     @property
     def limits(self) -> Limits:
@@ -153,7 +176,38 @@ class Context:
 
     def emit(self, data: Payload) -> int:
         """Append to the run's log; returns the seq of the last durable event."""
+        if self._flow is not None:
+            return self._flow(self, data)
         return self.run.emit(self.path, self.parent, data)
+
+    def spent(self, usage: Usage) -> None:
+        """What this model call has spent, known before it ends: it counts at once, and also if
+        the call then fails. Only the first word counts.
+        """
+        if self._open is None:
+            return
+        self._spent = self.counted(usage if self.price is None else self.price(usage))
+        self._settle(self._spent)
+
+    def _settle(self, usage: Usage | None) -> None:
+        if self._open is not None:
+            meter, reserved = self._open
+            self._open = None
+            meter.settle(usage, reserved)
+
+    @property
+    def has_spoken(self) -> bool:
+        """True once this call has emitted a delta."""
+        return (self._flow is not None and self._flow.fed) or bool(self.run.deltas(self.path))
+
+    @contextmanager
+    def through(self, flow: Flow) -> Iterator[None]:
+        """Inside, what this call emits goes to `flow` instead of into the log."""
+        self._flow = flow
+        try:
+            yield
+        finally:
+            self._flow = None
 
     def note(self, name: str, value: Any = None) -> None:
         """Report something of your own: progress, a chart's data."""
@@ -205,17 +259,20 @@ class Context:
             return codec.load(past.done[path], child)
         if shown is _UNSEEN:
             shown = codec.show(input)
-        reserved: Usage | None = None
+        reserved: Reserve | None = None
         if kind == "model":
             if meter.scarce:
                 reserved = await meter.room(codec.foresee(target, input))
-            meter.admit_model(reserved)
+                child.max_tokens = reserved.max_tokens
+            meter.admit_model(reserved, path)
         elif kind == "tool":
             meter.admit_tool()
         attempt = past.attempts.get(path, 0) + 1
         started = SpanStarted(kind=kind, name=target.name, input=shown, attempt=attempt)
         run.emit(path, child.parent, started)
         usage: Usage | None = None
+        if kind == "model":
+            child._open = meter, reserved
         token = _current.set(child)
         try:
             try:
@@ -225,25 +282,39 @@ class Context:
                 if child.tasks:
                     await child._reap()
             recorded = codec.dump(output, child)
-            usage = recorded.usage
+            usage = child._spent or child.counted(recorded.usage)
         except Suspend:
             raise
         except Exception as error:
-            usage = codec.salvage(child)
+            usage = codec.salvage(child, error)
+            usage = child._spent or child.counted(usage)
             child.emit(SpanEnded(status="error", usage=usage, error=error_info(error)))
             raise
-        except BaseException:
-            usage = codec.salvage(child)
+        except BaseException as error:
+            usage = codec.salvage(child, error)
+            usage = child._spent or child.counted(usage)
             child.emit(SpanEnded(status="cancelled", usage=usage))
             raise
         finally:
             _current.reset(token)
-            if kind == "model":
-                meter.settle(usage, reserved)
+            child._settle(usage)
         run.emit(path, child.parent, SpanEnded(status="ok", output=recorded.value, usage=usage))
         if run.fence:
             await run.commit()
         return output
+
+    def count_retry(self) -> None:
+        """One more request of this call is about to be sent. Raises LimitExceeded."""
+        self.meter.count_retry()
+        self.retries += 1
+
+    def counted(self, usage: Usage | None) -> Usage | None:
+        """`usage` with the requests that were sent again: a resumed run has to know of them."""
+        if not self.retries:
+            return usage
+        # A request that was refused costs nothing.
+        usage = usage or Usage(calls=1, cost=0.0)
+        return msgspec.structs.replace(usage, calls=max(1, usage.calls) + self.retries)
 
     async def _reap(self) -> None:
         """Stop the runs that were started from here and that nobody waited for."""
@@ -258,9 +329,11 @@ class Context:
         return await self.call(_Value(name, make), None, segment=name)
 
     @contextmanager
-    def span(self, kind: str, name: str, input: Any = None) -> Iterator[Context]:
+    def span(
+        self, kind: str, name: str, input: Any = None, *, segment: str | None = None
+    ) -> Iterator[Context]:
         """A span around code that is not a Runnable: the code runs on every drive."""
-        path = f"{self.path}/{self.segment(name, to_json(input), None)}"
+        path = f"{self.path}/{segment or self.segment(name, to_json(input), None)}"
         child = Context(self.run, path, self.path or None, kind, self.meter)
         if path in self.run.past.done:
             yield child
@@ -284,19 +357,30 @@ class Context:
             _current.reset(token)
 
     def suspend(
-        self, payload: Any = None, *, schema: dict[str, Any] | None = None, reason: str = "input"
+        self,
+        payload: Any = None,
+        *,
+        schema: dict[str, Any] | type[Any] | None = None,
+        reason: str = "input",
     ) -> Any:
         """Stop here until somebody answers; when the run is resumed this returns the answer.
 
-        `schema` is the JSON schema the answer must fit. Code before this line runs again on
-        resume: keep effects in calls of their own.
+        `schema` is the JSON schema the answer must fit, or a type: then the answer is given as
+        that type. Code before this line runs again on resume: keep effects in calls of their own.
         """
+        form = typed = None
+        if isinstance(schema, dict):
+            form = schema
+        elif schema is not None:
+            typed = Schema[Any](schema)
+            form = typed.json
         self._suspends += 1
         path = self.path if self._suspends == 1 else f"{self.path}~{self._suspends}"
         past = self.run.past
         if path in past.answers:
-            return past.answers[path]
-        self.emit(Suspended(path=path, reason=reason, payload=to_json(payload), schema=schema))
+            answer = past.answers[path]
+            return answer if typed is None else typed.convert(answer)
+        self.emit(Suspended(path=path, reason=reason, payload=to_json(payload), schema=form))
         raise Suspend(path)
 
     def segment(self, name: str, shown: Any, key: str | None) -> str:
@@ -311,6 +395,14 @@ class Context:
         n = self._ordinals.get(base, 0)
         self._ordinals[base] = n + 1
         return f"{base}.{n}"
+
+
+class Flow(Protocol):
+    """What stands between a call and the log; `fed` is True once a delta came to it."""
+
+    fed: bool
+
+    def __call__(self, ctx: Context, data: Payload, /) -> int: ...
 
 
 class State(MutableMapping[str, Any]):
@@ -353,5 +445,6 @@ class _Value:
 
 def error_info(error: BaseException) -> ErrorInfo:
     if isinstance(error, MastraError):
-        return ErrorInfo(code=error.code, message=error.message, hint=error.hint)
+        again = isinstance(error, Blocked) and error.retry
+        return ErrorInfo(code=error.code, message=error.message, hint=error.hint, retry=again)
     return ErrorInfo(code=type(error).__name__, message=str(error) or type(error).__name__)

@@ -6,7 +6,7 @@ for eyes: `fold(all) == fold(durable)` once a run rests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -20,9 +20,12 @@ RunStatus = Literal["new", "running", "suspended", "done", "failed", "cancelled"
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`retry` says that a guardrail asked for another answer."""
+
     code: str
     message: str
     hint: str = ""
+    retry: bool = False
 
 
 class _Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
@@ -126,6 +129,8 @@ Durable = (
 )
 Payload = Delta | Durable
 DELTAS = (TextDelta, ReasoningDelta, ArgsDelta)
+# Kinds of spans that speak for the one they are in: its model, and whom it handed over to.
+SPEAKERS = ("model", "handoff")
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -287,16 +292,33 @@ class View(msgspec.Struct, kw_only=True):
     @property
     def text(self) -> str:
         """The newest answer of the root span itself: a draft while it is spoken, else a message."""
-        root = self.spans.get(self.root)
-        for path in reversed(root.children if root else []):
-            if self.spans[path].kind != "model":
-                continue
+        for path in self._answers(self.root):
             if draft := self.drafts.get(path):
                 return draft.text
             for span, _, message in reversed(self.messages):
                 if span == path:
                     return message.text
         return ""
+
+    @property
+    def finish(self) -> Finish | None:
+        """Why the newest answer of the root span ended; None if there is none, or it was cut."""
+        for path in self._answers(self.root):
+            output = self.spans[path].output
+            return output.get("finish") if isinstance(output, dict) else None
+        return None
+
+    def _answers(self, path: str) -> Iterator[str]:
+        """The model calls that speak for the span at `path`, the newest first."""
+        span = self.spans.get(path)
+        if span is None:
+            return
+        if span.kind == "model":
+            yield path
+            return
+        for child in reversed(span.children):
+            if self.spans[child].kind in SPEAKERS:
+                yield from self._answers(child)
 
     @property
     def waits_for(self) -> str:

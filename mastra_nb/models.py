@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
 
 from mastra_nb import plugins
 from mastra_nb.context import Codec, Context, Recorded
-from mastra_nb.errors import ConfigError, ModelError
+from mastra_nb.errors import Blocked, ConfigError, ModelError
 from mastra_nb.events import MessageAdded, Noted, ReasoningDelta, TextDelta
+from mastra_nb.limits import Need
 from mastra_nb.messages import Finish, Message, Part, Reasoning, Text, ToolSpec, Usage
+from mastra_nb.prices import Price, cost
+from mastra_nb.prices import set_price as set_price
 from mastra_nb.services import Services
 from mastra_nb.storage import Docs
 
@@ -113,6 +116,8 @@ class ModelCodec(Codec[Reply]):
 
     def dump(self, output: Reply, ctx: Context) -> Recorded:
         seq = ctx.emit(MessageAdded(message=output.message, finish=output.finish))
+        if output.raw is not None:
+            ctx.run.raw[ctx.parent or ctx.path] = output.raw
         return Recorded(
             {"message": seq, "finish": output.finish, "model": output.model}, output.usage
         )
@@ -121,15 +126,26 @@ class ModelCodec(Codec[Reply]):
         added = ctx.run.message(value["message"])
         return Reply(message=added.message, finish=value["finish"], model=value["model"])
 
-    def foresee(self, target: Model, input: ModelRequest) -> Usage:
+    def foresee(self, target: Model, input: ModelRequest) -> Need:
         """No token is shorter than a byte."""
         size = len(msgspec.json.encode((input.messages, input.tools, input.output)))
-        most = Usage(input=size, output=input.settings.max_tokens or _LONG_ANSWER, calls=1)
-        return msgspec.structs.replace(most, cost=cost(target.name, most))
+        models = list(_innermost(target))
+        limits = [input.settings.max_tokens or m.profile.max_output for m, _ in models]
+        known = [n for n in limits if n is not None]
+        return Need(
+            input=size,
+            output=max(known) if len(known) == len(models) else None,
+            enough=_LONG_ANSWER * (4 if any(m.profile.reasoning for m, _ in models) else 1),
+            prices=tuple(_dearest(m.name, own, size) for m, own in models),
+        )
 
-    def salvage(self, ctx: Context) -> Usage | None:
-        """What was said is kept, half tool calls are dropped: no provider accepts them back."""
+    def salvage(self, ctx: Context, error: BaseException) -> Usage | None:
+        """What was said is kept, half tool calls are dropped: no provider accepts them back.
+        Of an answer that was blocked nothing is kept.
+        """
         deltas = ctx.run.deltas(ctx.path)
+        if isinstance(error, Blocked):
+            return Usage(calls=1)
         text = "".join(d.text for d in deltas if isinstance(d, TextDelta))
         reasoning = "".join(d.text for d in deltas if isinstance(d, ReasoningDelta))
         parts: list[Part] = [Reasoning(text=reasoning)] if reasoning else []
@@ -138,12 +154,38 @@ class ModelCodec(Codec[Reply]):
         if parts:
             message = Message(role="assistant", parts=tuple(parts), partial=True)
             ctx.emit(MessageAdded(message=message))
+        if (told := told_usage(error, ctx)) is not None:
+            return told
         return Usage(calls=1) if deltas else None
 
 
 MODEL = ModelCodec()
-# Tokens to expect of an answer whose length nobody limits.
+# Tokens that an answer gets room for, if nobody limits its length; four times as many to think.
 _LONG_ANSWER = 4096
+
+
+def _innermost(model: Model) -> Iterator[tuple[Model, Mapping[str, Price]]]:
+    """The models that may answer a call, and a project's prices for each."""
+    own: Mapping[str, Price] = {}
+    inner: Any = model
+    while isinstance(inner, Wrapper):
+        own = inner.own if isinstance(inner, Priced) else own
+        inner = inner.inner
+    if isinstance(inner, Fallback):
+        for each in inner.models:
+            yield from _innermost(each)
+    else:
+        yield inner, own
+
+
+def _dearest(name: str, own: Mapping[str, Price], input: int) -> tuple[float, float] | None:
+    """What `input` tokens cost at most, and what one of the answer does."""
+    asked = cost(name, Usage(input=input, cache_write=input), own)
+    plain = cost(name, Usage(input=input), own)
+    both = cost(name, Usage(input=input, output=1_000_000), own)
+    if asked is None or plain is None or both is None:
+        return None
+    return max(asked, plain), (both - plain) / 1e6
 
 
 def digest(request: ModelRequest) -> str:
@@ -170,6 +212,7 @@ def resolve(model: ModelLike) -> Model:
         return made
     if isinstance(model, Sequence):
         return Fallback([resolve(m) for m in model])
+    model = getattr(model, "resolved", model)
     if not hasattr(model, "invoke"):
         raise ConfigError(
             f"{type(model).__name__} is not a model",
@@ -180,15 +223,16 @@ def resolve(model: ModelLike) -> Model:
 
 def ready(model: Model, services: Services) -> Model:
     """`model` as a run uses it: priced, and recorded or replayed if the services say so."""
+    own = services.settings.prices
     priced: Model = (
-        Fallback([Priced(m) for m in model.models])
+        Fallback([Priced(m, own) for m in model.models])
         if isinstance(model, Fallback)
-        else Priced(model)
+        else Priced(model, own)
     )
     return services.wrap_model(priced) if services.wrap_model is not None else priced
 
 
-class _Wrapper:
+class Wrapper:
     kind: ClassVar[Literal["model"]] = "model"
 
     def __init__(self, inner: Model) -> None:
@@ -213,76 +257,64 @@ class Fallback:
         self.profile = models[0].profile
 
     async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
-        for failures, model in enumerate(self.models):
+        lost: Usage | None = None
+        for tried, model in enumerate(self.models, 1):
             try:
                 reply = await model.invoke(request, ctx)
             except (ModelError, ConfigError) as error:
-                if failures + 1 == len(self.models) or ctx.run.deltas(ctx.path):
+                said = told_usage(error, ctx)
+                if said is not None:
+                    lost = said if lost is None else lost + said
+                if tried == len(self.models) or ctx.has_spoken:
+                    if lost is not None:
+                        ctx.price = None
+                        ctx.spent(msgspec.structs.replace(lost, calls=1))
                     raise
-                ctx.meter.count_retry()
-                following = self.models[failures + 1].name
+                ctx.count_retry()
+                following = self.models[tried].name
                 text = f'"{model.name}" failed ({error.message}); going on with "{following}"'
                 ctx.emit(Noted(level="warning", text=text))
             else:
-                usage = reply.usage
-                usage = msgspec.structs.replace(usage, calls=max(1, usage.calls) + failures)
+                if lost is None:
+                    return reply
+                usage = msgspec.structs.replace(lost + reply.usage, calls=reply.usage.calls)
                 return msgspec.structs.replace(reply, usage=usage)
         raise AssertionError("unreachable")
 
 
-class Price(msgspec.Struct, frozen=True, kw_only=True):
-    """US dollars per million tokens; `cached` is what an input token from the cache costs."""
-
-    input: float
-    output: float
-    cached: float | None = None
-
-
-# List prices as of PRICES_DATE; a model that is not here has an unknown price, never a guess.
-PRICES_DATE = "2025-09-01"
-_prices: dict[str, Price] = {
-    "openai/gpt-4o": Price(input=2.50, output=10.00, cached=1.25),
-    "openai/gpt-4o-mini": Price(input=0.15, output=0.60, cached=0.075),
-    "openai/gpt-4.1": Price(input=2.00, output=8.00, cached=0.50),
-    "openai/gpt-4.1-mini": Price(input=0.40, output=1.60, cached=0.10),
-    "openai/gpt-4.1-nano": Price(input=0.10, output=0.40, cached=0.025),
-    "openai/o3": Price(input=2.00, output=8.00, cached=0.50),
-    "openai/o4-mini": Price(input=1.10, output=4.40, cached=0.275),
-    "openai/gpt-5": Price(input=1.25, output=10.00, cached=0.125),
-    "openai/gpt-5-mini": Price(input=0.25, output=2.00, cached=0.025),
-    "openai/gpt-5-nano": Price(input=0.05, output=0.40, cached=0.005),
-}
-_FREE = frozenset({"local", "ollama", "ollama-v1", "llamacpp", "vllm", "lmstudio"})
-
-
-def set_price(model: str, *, input: float, output: float, cached: float | None = None) -> None:
-    """Set what "provider/model" costs, in US dollars per million tokens."""
-    _prices[model] = Price(input=input, output=output, cached=cached)
-
-
-def cost(model: str, usage: Usage) -> float | None:
-    """US dollars, or None if the price is unknown."""
-    if usage.cost is not None:
-        return usage.cost
-    if model.partition("/")[0] in _FREE:
-        return 0.0
-    price = _prices.get(model)
-    if price is None:
+def told_usage(error: BaseException, ctx: Context) -> Usage | None:
+    """What a call has spent that failed, where the provider has said so."""
+    told = error.details.get("usage") if isinstance(error, ModelError) else None
+    if not isinstance(told, dict):
         return None
-    cached = price.input if price.cached is None else price.cached
-    fresh = usage.input - usage.cached
-    return (fresh * price.input + usage.cached * cached + usage.output * price.output) / 1e6
+    usage = msgspec.convert(told, Usage)
+    return usage if ctx.price is None else ctx.price(usage)
 
 
-class Priced(_Wrapper):
+class Priced(Wrapper):
+    """Says what a call cost, and holds it to what its budget has room for. `own` are the prices
+    of a project's settings.
+    """
+
+    def __init__(self, inner: Model, own: Mapping[str, Price] | None = None) -> None:
+        super().__init__(inner)
+        self.own = own or {}
+
     async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
+        asked = request.settings.max_tokens
+        if ctx.max_tokens is not None and (asked is None or asked > ctx.max_tokens):
+            settings = msgspec.structs.replace(request.settings, max_tokens=ctx.max_tokens)
+            request = msgspec.structs.replace(request, settings=settings)
+        ctx.price = self.price
         reply = await self.inner.invoke(request, ctx)
-        if reply.usage.calls and reply.usage.cost is not None:
-            return reply
-        usage = msgspec.structs.replace(
-            reply.usage, cost=cost(self.name, reply.usage), calls=max(1, reply.usage.calls)
-        )
-        return msgspec.structs.replace(reply, usage=usage)
+        usage = self.price(reply.usage)
+        return reply if usage is reply.usage else msgspec.structs.replace(reply, usage=usage)
+
+    def price(self, usage: Usage) -> Usage:
+        if usage.calls and usage.cost is not None:
+            return usage
+        dollars = cost(self.name, usage, self.own)
+        return msgspec.structs.replace(usage, cost=dollars, calls=max(1, usage.calls))
 
 
 ReplayMode = Literal["off", "record", "auto", "only"]
@@ -334,7 +366,7 @@ class Recorder:
         self._clock += seconds
 
 
-class _Recorded(_Wrapper):
+class _Recorded(Wrapper):
     def __init__(self, inner: Model, recorder: Recorder) -> None:
         super().__init__(inner)
         self._recorder = recorder

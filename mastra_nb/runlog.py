@@ -6,15 +6,25 @@ import asyncio
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
 
 from mastra_nb.config import get_logger
-from mastra_nb.errors import Conflict, LeaseHeld, MastraError, NotResumable, Stopped
+from mastra_nb.errors import (
+    Conflict,
+    LeaseHeld,
+    MastraError,
+    NotResumable,
+    RunSuspended,
+    SchemaError,
+    Stopped,
+)
 from mastra_nb.events import (
     DELTAS,
+    SPEAKERS,
     Custom,
     ErrorInfo,
     Event,
@@ -26,25 +36,29 @@ from mastra_nb.events import (
     SpanStarted,
     StateSet,
     Suspended,
+    TextDelta,
+    View,
     drop_below,
 )
 from mastra_nb.limits import Limits, Meter
 from mastra_nb.messages import Message, Usage
+from mastra_nb.schema import partial_json, to_json, validate
 from mastra_nb.services import Services, is_dead
 from mastra_nb.storage import LEASE_SECONDS, RunRow, Store
 
 T = TypeVar("T")
 Watchers = list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]
 
-# The name of the event in which a run's own limits are kept, for whoever takes it up.
+# Names of the events in which what a run was given is kept, for whoever takes it up.
 LIMITS = "limits"
+REQUEST_CONTEXT = "request_context"
 
 
 class Past:
     """What earlier drives of the same run left in the journal, by path.
 
     `failed` holds the newest attempts that ended with an error; `used` what was called and what
-    it spent; `seq` is the last event's.
+    it spent; `seq` is the last event's; `worked` is in seconds.
     """
 
     def __init__(self, events: Sequence[Event] = ()) -> None:
@@ -59,12 +73,20 @@ class Past:
         self.state: dict[str, Any] = {}
         self.used: list[tuple[str, str, Usage | None]] = []
         self.limits: Limits | None = None
+        self.request_context: dict[str, Any] | None = None
+        self.worked = 0.0
+        self._at = events[0].at if events else 0.0
         for event in events:
             self._apply(event)
 
     def _apply(self, event: Event) -> None:
         data, path = event.data, event.span
         self.seq = event.seq
+        # Between two drives the run waited or was dead.
+        resumes = isinstance(data, Resumed) or (isinstance(data, SpanStarted) and data.attempt > 1)
+        if not resumes:
+            self.worked += max(0.0, event.at - self._at)
+        self._at = event.at
         if isinstance(data, SpanStarted):
             self.attempts[path] = data.attempt
             self.failed.pop(path, None)
@@ -89,6 +111,8 @@ class Past:
             self.state[data.key] = data.value
         elif isinstance(data, Custom) and not path and data.name == LIMITS:
             self.limits = msgspec.convert(data.value, Limits)
+        elif isinstance(data, Custom) and not path and data.name == REQUEST_CONTEXT:
+            self.request_context = data.value
 
 
 class RunLog:
@@ -103,12 +127,18 @@ class RunLog:
         deps: Any = None,
         thread: str = "",
         past: Sequence[Event] = (),
+        request_context: Mapping[str, Any] | None = None,
     ) -> None:
         self.id = id
         self.services = services
         self.deps = deps
         self.thread = thread
         self.past = Past(past)
+        self.request_context: Mapping[str, Any] = MappingProxyType(
+            self.past.request_context or (to_json(dict(request_context)) if request_context else {})
+        )
+        # The provider's own last responses, by the call they belong to; never stored.
+        self.raw: dict[str, Any] = {}
         self.meter = Meter(self.past.limits or Limits() if limits is None else limits)
         if past:
             self.meter.restore(self.past.used)
@@ -132,6 +162,11 @@ class RunLog:
         self._waiters: Watchers = []
         self._saving: asyncio.Lock | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
+
+    @property
+    def seq(self) -> int:
+        """Of the last durable event."""
+        return self._seq
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -224,6 +259,11 @@ class RunLog:
                 self.services.sinks.remove(sink)
                 get_logger().exception("a reader of run %s failed and is taken out", self.id)
 
+    def end_all(self, view: View) -> None:
+        """Whatever was begun has ended, what was called last first."""
+        for span in reversed([s for s in view.spans.values() if s.ended is None]):
+            self.emit(span.path, span.parent, SpanEnded(status="cancelled"))
+
     def deltas(self, span: str) -> list[Payload]:
         """The deltas of the span's current attempt, in order."""
         out: list[Payload] = []
@@ -298,6 +338,108 @@ class RunLog:
             future: asyncio.Future[None] = loop.create_future()
             self._waiters.append((loop, future))
         await future
+
+
+def check_answer(run: str, past: Past, answer: Any, path: str | None) -> tuple[str, Any] | None:
+    """The place that `answer` is for, and the answer; None if it was given before.
+
+    Raises NotResumable, SchemaError if it does not fit, Conflict if another one was given.
+    """
+    if path is None:
+        if len(past.waiting) > 1:
+            raise NotResumable(
+                f'run "{run}" waits in {len(past.waiting)} places',
+                hint="name one with path=: " + ", ".join(f'"{p}"' for p in past.waiting),
+            )
+        path = next(iter(past.waiting or past.answers), None)
+    if path is None or path not in past.asked:
+        raise NotResumable(f'run "{run}" does not wait for an answer', hint="see run.pending")
+    if path in past.answers:
+        if past.answers[path] == answer:
+            return None
+        raise Conflict(f'"{path}" of run "{run}" was already answered otherwise')
+    schema = past.asked[path].schema
+    if schema is not None:
+        try:
+            validate(answer, schema)
+        except SchemaError as error:
+            raise SchemaError(
+                f"the answer does not fit: {error.message}",
+                hint="the run still waits; see run.pending for the schema",
+            ) from None
+    return path, answer
+
+
+def stopped(run: str, name: str) -> Stopped:
+    return Stopped(f'run "{run}" of "{name}" was stopped', hint="what it said is kept")
+
+
+def waits(run: Any, view: View) -> RunSuspended:
+    return RunSuspended(
+        f'run "{run.id}" of "{run.name}" waits: {view.waits_for}',
+        run=run,
+        hint=f"run.resume(answer), or %resume {run.id} approve",
+    )
+
+
+def ended_with(view: View, run: str, name: str) -> MastraError:
+    """Why a run that was loaded has no output, and does not wait either."""
+    root = view.spans.get(view.root)
+    if view.status == "cancelled":
+        return stopped(run, name)
+    if view.status == "failed" and root is not None and root.error is not None:
+        said = root.error
+        return MastraError(said.message, hint=said.hint, code=said.code)
+    return NotResumable(
+        f'run "{run}" was cut off, or runs elsewhere',
+        hint="run.resume() takes it up where it was",
+    )
+
+
+async def spoken(
+    events: AsyncIterable[Event], root: str, kinds: Sequence[str]
+) -> AsyncIterator[Event]:
+    """Starts and deltas of the model calls that speak for the span `root`: its own, and those in
+    spans of these kinds.
+    """
+    inside, models = {root}, set[str]()
+    async for event in events:
+        data = event.data
+        if isinstance(data, SpanStarted):
+            if event.span != root and (event.parent not in inside or data.kind not in kinds):
+                continue
+            if data.kind != "model":
+                inside.add(event.span)
+                continue
+            models.add(event.span)
+        if event.span in models:
+            yield event
+
+
+async def grown(
+    events: AsyncIterable[Event], root: str, partial: Callable[[Any], Any]
+) -> AsyncIterator[Any]:
+    """What `partial` makes of the answer's unfinished JSON, each time it says more."""
+    text, last = "", None
+    async for event in spoken(events, root, (*SPEAKERS, "structure")):
+        if isinstance(event.data, SpanStarted):
+            text = ""
+        elif isinstance(event.data, TextDelta):
+            text += event.data.text
+            value = partial_json(text)
+            if value is not None and value != last:
+                last = value
+                if (made := partial(value)) is not None:
+                    yield made
+
+
+def is_here(loop: asyncio.AbstractEventLoop | None = None) -> bool:
+    """True on this loop, or on any."""
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return loop is None or running is loop
 
 
 _drives = itertools.count(1)

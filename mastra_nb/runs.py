@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -13,30 +13,42 @@ import msgspec
 from mastra_nb import portal
 from mastra_nb.context import PLAIN, Codec, Context, Runnable, current
 from mastra_nb.errors import (
-    Conflict,
     LeaseHeld,
     MastraError,
     NotResumable,
     RunSuspended,
     SchemaError,
-    Stopped,
     Suspend,
     UsageError,
 )
 from mastra_nb.events import (
+    SPEAKERS,
     Custom,
     Event,
     Resumed,
     RunStatus,
-    SpanStarted,
     Suspended,
     TextDelta,
     View,
 )
 from mastra_nb.limits import Limits, within
-from mastra_nb.messages import Message, Usage
-from mastra_nb.runlog import LIMITS, Past, RunLog, Watchers, notify, unbroken
-from mastra_nb.schema import partial_json, validate
+from mastra_nb.messages import Finish, Message, Usage
+from mastra_nb.runlog import (
+    LIMITS,
+    REQUEST_CONTEXT,
+    Past,
+    RunLog,
+    Watchers,
+    check_answer,
+    ended_with,
+    grown,
+    is_here,
+    notify,
+    spoken,
+    stopped,
+    unbroken,
+    waits,
+)
 from mastra_nb.services import Services, ambient
 from mastra_nb.storage import RunRow
 
@@ -64,6 +76,7 @@ class Run(Generic[T]):
         deps: Any = None,
         thread: str = "",
         key: str | None = None,
+        request_context: Mapping[str, Any] | None = None,
         id: str = "",
         past: Sequence[Event] = (),
         go_on: bool = False,
@@ -91,14 +104,17 @@ class Run(Generic[T]):
         self._output: T | None = None
         self._error: BaseException | None = None
         self._next: Run[T] | None = None
+        self._given_up: Run[T] | None = None
+        self._gives_up = False
         self._prefix = ""
         self._first = 0
         if self._within is not None:
-            if deps is not None:
-                raise UsageError(
-                    f'"{target.name}" runs inside another run and shares its deps',
-                    hint="leave deps= out here, give it to the outer run",
-                )
+            for what, given in (("deps", deps), ("request_context", request_context)):
+                if given is not None:
+                    raise UsageError(
+                        f'"{target.name}" runs inside another run and shares its {what}',
+                        hint=f"leave {what}= out here, give it to the outer run",
+                    )
             self._segment = self._within.segment(target.name, codec.show(input), key)
             self._prefix = f"{self._within.path}/{self._segment}"
             self.log = self._within.run
@@ -112,6 +128,7 @@ class Run(Generic[T]):
             deps=deps,
             thread=thread,
             past=past,
+            request_context=request_context,
         )
         if self._stored and not go_on:
             self._take_outcome()
@@ -149,6 +166,8 @@ class Run(Generic[T]):
 
     @property
     def status(self) -> RunStatus:
+        if self._given_up is not None:
+            return self._given_up.status
         if self._halted:
             return "cancelled"
         return "running" if self._started and not self._done else self.view.status
@@ -156,6 +175,20 @@ class Run(Generic[T]):
     @property
     def usage(self) -> Usage:
         return self.view.usage
+
+    @property
+    def finish_reason(self) -> Finish | None:
+        """Why the newest answer ended: "stop", "length", "tool-calls", "content-filter", …; None
+        while there is none.
+        """
+        return self.view.finish
+
+    @property
+    def raw(self) -> Any:
+        """The provider's newest response as it came (its last chunk, if it was streamed); None
+        for a run that was loaded: it is not stored.
+        """
+        return self.log.raw.get(self._prefix or self._segment)
 
     @property
     def pending(self) -> dict[str, Suspended]:
@@ -206,13 +239,7 @@ class Run(Generic[T]):
 
     def _refuse_own_loop(self) -> None:
         loop = self.log.loop if self._within is not None else self._loop
-        if loop is None or self._done:
-            return
-        try:
-            blocked = asyncio.get_running_loop() is loop
-        except RuntimeError:
-            return
-        if blocked:
+        if loop is not None and not self._done and is_here(loop):
             raise UsageError(
                 f'"{self.name}" would wait for the loop it runs on',
                 hint="in async code write: await run, or async for event in run",
@@ -248,32 +275,30 @@ class Run(Generic[T]):
     async def stream_text(self) -> AsyncIterator[str]:
         """The pieces of the answer's text as they come."""
         root = self._prefix or self._segment
-        async for event in self:
-            if isinstance(event.data, TextDelta) and event.parent == root:
+        async for event in spoken(self, root, SPEAKERS):
+            if isinstance(event.data, TextDelta):
                 yield event.data.text
 
     async def partials(self) -> AsyncIterator[Any]:
-        """The answer as JSON so far, each time it has grown: for runs with an output type."""
-        text, last = "", None
+        """The answer so far, each time it has grown: for runs with an output type.
+
+        An object of that type, in which what has not come yet is None (it was made without the
+        type's own checks); a TypedDict has the keys that have come.
+        """
         root = self._prefix or self._segment
-        async for event in self:
-            if event.parent != root:
-                continue
-            if isinstance(event.data, SpanStarted) and event.data.kind == "model":
-                text = ""
-            elif isinstance(event.data, TextDelta):
-                text += event.data.text
-                value = partial_json(text)
-                if value is not None and value != last:
-                    last = value
-                    yield value
+        async for value in grown(self, root, self._codec.partial):
+            yield value
 
     # Stopping and going on
 
     def cancel(self) -> None:
-        """Stop the run: connections are closed, tools cancelled, the partial text is kept."""
+        """Stop the run: connections are closed, tools cancelled, the partial text is kept. One
+        that waits for an answer will not get it any more: `await run` says when its store knows.
+        """
         with self._lock:
             if self._done:
+                if self._within is None and self._next is None and self.view.pending:
+                    self._give_up()
                 return
             if not self._started:
                 if self._within is None:
@@ -287,11 +312,21 @@ class Run(Generic[T]):
         if self._task is not None:
             self._task.cancel()
 
+    def _give_up(self) -> None:
+        """It waits, here or in another process: take it up and end it."""
+        self._next = self._given_up = self._continued(None)
+        self._given_up._gives_up = True
+        if is_here():
+            self._given_up._start()
+            return
+        with contextlib.suppress(MastraError):
+            portal.run(self._given_up._wait(inline=False))
+
     def _halt(self) -> None:
         """It will never run, or its loop died under it."""
         self._started = True
         self._halted = not self.log.events
-        self._error = self._stopped()
+        self._error = stopped(self.id, self.name)
         self._rest()
 
     def resume(self, answer: Any = ..., *, path: str | None = None) -> Run[T]:
@@ -307,29 +342,36 @@ class Run(Generic[T]):
                 f'"{self.name}" ran inside run "{self.id}"', hint="resume the outer run"
             )
         with self._lock:
+            if self._given_up is not None:
+                raise NotResumable(f'run "{self.id}" was stopped', hint="ask again")
             if self._next is not None and not isinstance(self._next._error, LeaseHeld):
                 return self._next._again(answer, path)
             if self._started and not self._done:
                 raise NotResumable(f'run "{self.id}" is still running')
             if self.view.status == "cancelled" or self._halted:
                 raise NotResumable(f'run "{self.id}" was stopped', hint="ask again")
-            given = None if answer is ... else self._check_answer(answer, path)
-            log = self.log
-            self._next = Run(
-                self.target,
-                self.input,
-                codec=self._codec,
-                services=self._services,
-                limits=log.meter.limits,
-                deps=log.deps,
-                thread=log.thread,
-                key=self._key,
-                id=self.id,
-                past=[e for e in log.events if e.durable],
-                go_on=True,
-                answer=given,
-            )
+            past = [e for e in self.log.events if e.durable]
+            given = None if answer is ... else check_answer(self.id, Past(past), answer, path)
+            self._next = self._continued(given)
             return self._next
+
+    def _continued(self, answer: tuple[str, Any] | None) -> Run[T]:
+        log = self.log
+        return Run(
+            self.target,
+            self.input,
+            codec=self._codec,
+            services=self._services,
+            limits=log.meter.limits,
+            deps=log.deps,
+            thread=log.thread,
+            key=self._key,
+            request_context=log.request_context,
+            id=self.id,
+            past=[e for e in log.events if e.durable],
+            go_on=True,
+            answer=answer,
+        )
 
     def _again(self, answer: Any, path: str | None) -> Run[T]:
         """`resume` of a run that was resumed before: by somebody else, or a second click."""
@@ -340,34 +382,6 @@ class Run(Generic[T]):
             if path == self._answer[0] or (path is None and not waits):
                 return self
         return self.resume(answer, path=path)
-
-    def _check_answer(self, answer: Any, path: str | None) -> tuple[str, Any] | None:
-        past = Past([e for e in self.log.events if e.durable])
-        if path is None:
-            if len(past.waiting) > 1:
-                raise NotResumable(
-                    f'run "{self.id}" waits in {len(past.waiting)} places',
-                    hint="name one with path=: " + ", ".join(f'"{p}"' for p in past.waiting),
-                )
-            path = next(iter(past.waiting or past.answers), None)
-        if path is None or path not in past.asked:
-            raise NotResumable(
-                f'run "{self.id}" does not wait for an answer', hint="see run.pending"
-            )
-        if path in past.answers:
-            if past.answers[path] == answer:
-                return None
-            raise Conflict(f'"{path}" of run "{self.id}" was already answered otherwise')
-        schema = past.asked[path].schema
-        if schema is not None:
-            try:
-                validate(answer, schema)
-            except SchemaError as error:
-                raise SchemaError(
-                    f"the answer does not fit: {error.message}",
-                    hint="the run still waits; see run.pending for the schema",
-                ) from None
-        return path, answer
 
     # How it runs
 
@@ -403,11 +417,13 @@ class Run(Generic[T]):
         error = None if task.cancelled() else task.exception()
         if not self._done:
             # Cancelled before it began: none of its code has run.
-            self._error = error or self._stopped()
+            self._error = error or stopped(self.id, self.name)
             self._rest()
 
     async def _wait(self, *, inline: bool) -> T:
         """`inline` is for the task that the enclosing call runs in: it saves a task of its own."""
+        if self._given_up is not None:
+            return await self._given_up._wait(inline=False)
         if not self._done:
             with self._lock:
                 inline = (
@@ -461,9 +477,6 @@ class Run(Generic[T]):
             raise self._error
         return self._output  # type: ignore[return-value]
 
-    def _stopped(self) -> Stopped:
-        return Stopped(f'run "{self.id}" of "{self.name}" was stopped', hint="what it said is kept")
-
     async def _drive_within(self, ctx: Context) -> None:
         """The outcome is in the handle; only a cancellation is raised."""
         try:
@@ -471,7 +484,7 @@ class Run(Generic[T]):
                 self.target, self.input, segment=self._segment, codec=self._codec
             )
         except asyncio.CancelledError:
-            self._error = self._stopped()
+            self._error = stopped(self.id, self.name)
             raise
         except BaseException as error:
             self._error = error
@@ -485,17 +498,20 @@ class Run(Generic[T]):
         status: RunStatus = "failed"
         try:
             await self._claim()
+            if self._gives_up:
+                self.log.end_all(self.view)
+                raise asyncio.CancelledError
             self._output = await self._walk()
             status = "done"
         except Suspend:
             status = "suspended"
-            self._error = self._suspended()
+            self._error = waits(self, self.view)
         except asyncio.CancelledError:
             status = "cancelled"
-            self._error = self._stopped()
+            self._error = stopped(self.id, self.name)
         except (KeyboardInterrupt, SystemExit) as error:
             status, fatal = "cancelled", error
-            self._error = self._stopped()
+            self._error = stopped(self.id, self.name)
         except Exception as error:
             self._error = error
         await self._finish(status)
@@ -508,6 +524,8 @@ class Run(Generic[T]):
         limits = log.meter.limits
         if limits != Limits() and limits != log.past.limits:
             log.emit("", None, Custom(name=LIMITS, value=msgspec.to_builtins(limits)))
+        if log.request_context and log.past.request_context is None:
+            log.emit("", None, Custom(name=REQUEST_CONTEXT, value=dict(log.request_context)))
         if self._answer is not None:
             path, value = self._answer
             log.past.waiting.pop(path, None)
@@ -516,7 +534,7 @@ class Run(Generic[T]):
             await log.commit(barrier=True)
         target = self.target
         if limits.seconds is not None:
-            target = _Timed(target, limits.seconds)
+            target = _Timed(target, limits.seconds, log.past.worked if self._answer else 0.0)
         return await root.call(target, self.input, segment=self._segment, codec=self._codec)
 
     async def _finish(self, status: RunStatus) -> None:
@@ -557,36 +575,22 @@ class Run(Generic[T]):
             except SchemaError as error:
                 self._error = error  # its output type is another one now
         elif view.status == "suspended":
-            self._error = self._suspended()
-        elif view.status == "cancelled":
-            self._error = self._stopped()
-        elif view.status == "failed" and root is not None and root.error is not None:
-            said = root.error
-            self._error = MastraError(said.message, hint=said.hint, code=said.code)
+            self._error = waits(self, self.view)
         else:
-            self._error = NotResumable(
-                f'run "{self.id}" was cut off, or runs elsewhere',
-                hint="run.resume() takes it up where it was",
-            )
+            self._error = ended_with(view, self.id, self.name)
         self.log.seal()
         self._rest()
-
-    def _suspended(self) -> RunSuspended:
-        return RunSuspended(
-            f'run "{self.id}" of "{self.name}" waits: {self.view.waits_for}',
-            run=self,
-            hint=f"run.resume(answer), or %resume {self.id} approve",
-        )
 
 
 class _Timed(Generic[T]):
     """A target that is stopped after some seconds."""
 
-    def __init__(self, target: Runnable[Any, T], seconds: float) -> None:
+    def __init__(self, target: Runnable[Any, T], seconds: float, worked: float) -> None:
         self.target = target
         self.name = target.name
         self.kind = target.kind
         self._seconds = seconds
+        self._worked = worked
 
     async def invoke(self, input: Any, ctx: Context, /) -> T:
-        return await within(self._seconds, self.target.invoke(input, ctx))
+        return await within(self._seconds, self.target.invoke(input, ctx), worked=self._worked)

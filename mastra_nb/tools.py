@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import copy
 import functools
 import hashlib
 import inspect
@@ -62,8 +63,9 @@ class Tool(Generic[P, R]):
 
     `needs_approval` may be a function of the arguments; then the run waits for a person before
     the function is called. `timeout` is in seconds (None: the settings'). `retries` counts
-    further attempts after an exception. A parameter annotated `Context` gets the run's context
-    and is not shown to the model.
+    further attempts after an exception. In the `background` it runs while the model goes on, and
+    is told of the result later. A parameter annotated `Context` gets the run's context and is not
+    shown to the model.
     """
 
     kind: ClassVar[Literal["tool"]] = "tool"
@@ -77,6 +79,7 @@ class Tool(Generic[P, R]):
         needs_approval: Approval = False,
         timeout: float | None = None,
         retries: int = 0,
+        background: bool = False,
     ) -> None:
         if not callable(fn):
             raise ConfigError(
@@ -93,6 +96,7 @@ class Tool(Generic[P, R]):
         self.needs_approval = needs_approval
         self.timeout = timeout
         self.retries = retries
+        self.background = background
         self._description = description
         self._locals = local_names(fn)
         self._signature: Signature | None = None
@@ -124,8 +128,9 @@ class Tool(Generic[P, R]):
         Raises ToolArgsError, ToolTimeout, ToolFailed, ToolRetry; ToolError if it was denied.
         """
         args = self._arguments(input)
-        if await self._needs_approval(args):
-            args = self._approved(args, ctx)
+        if self.needs_approval and await _decides(self.needs_approval, args):
+            other = ask_approval(self.name, to_json(args), self.signature.json, ctx)
+            args = args if other is None else self._arguments(other)
         if self.signature.injected:
             args[self.signature.injected] = ctx
         timeout = self.timeout or ctx.services.settings.tool_timeout
@@ -159,12 +164,6 @@ class Tool(Generic[P, R]):
         about = f": {error}" if str(error) else ""
         return ToolFailed(f'tool "{self.name}" failed: {type(error).__name__}{about}')
 
-    async def _needs_approval(self, args: dict[str, Any]) -> bool:
-        if isinstance(self.needs_approval, bool):
-            return self.needs_approval
-        needs = self.needs_approval(args)
-        return needs if isinstance(needs, bool) else bool(await needs)
-
     def _arguments(self, input: Any) -> dict[str, Any]:
         try:
             value = parse_json(input or "{}") if isinstance(input, str) else input
@@ -174,24 +173,72 @@ class Tool(Generic[P, R]):
                 f'the arguments of "{self.name}" are wrong: {error.message}'
             ) from None
 
-    def _approved(self, args: dict[str, Any], ctx: Context) -> dict[str, Any]:
-        """Waits for a person; an approval counts for these arguments and this call only."""
-        shown = to_json(args)
-        digest = approval_digest(self.name, shown)
-        asked = ctx.run.past.asked.get(ctx.path)
-        answer = ctx.suspend(
-            {"tool": self.name, "args": shown, "digest": digest},
-            schema=approval_schema(self.signature.json),
-            reason="approval",
-        )
-        if asked is None or asked.payload.get("digest") != digest:
-            raise ToolError(
-                f'the approval of "{self.name}" was for other arguments', code="tool.denied"
-            )
-        if not answer["approved"]:
-            why = answer.get("reason") or "no reason given"
-            raise ToolError(f'the user denied the call of "{self.name}": {why}', code="tool.denied")
-        return self._arguments(answer["args"]) if "args" in answer else args
+
+def ask_approval(
+    name: str, args: dict[str, Any], parameters: dict[str, Any], ctx: Context
+) -> dict[str, Any] | None:
+    """Waits for a person; an approval counts for these arguments (JSON) and this call only.
+
+    Returns the arguments to use instead, if the person gave some that fit the JSON schema
+    `parameters`. Raises ToolError if it was denied.
+    """
+    digest = approval_digest(name, args)
+    asked = ctx.run.past.asked.get(ctx.path)
+    answer = ctx.suspend(
+        {"tool": name, "args": args, "digest": digest},
+        schema=approval_schema(parameters),
+        reason="approval",
+    )
+    if asked is None or asked.payload.get("digest") != digest:
+        raise ToolError(f'the approval of "{name}" was for other arguments', code="tool.denied")
+    if not answer["approved"]:
+        why = answer.get("reason") or "no reason given"
+        raise ToolError(f'the user denied the call of "{name}": {why}', code="tool.denied")
+    other: dict[str, Any] | None = answer.get("args")
+    return other
+
+
+ToolApproval = bool | Callable[[str, dict[str, Any]], bool | Awaitable[bool]]
+
+
+def with_approval(tool: ToolLike, decide: ToolApproval) -> ToolLike:
+    """The tool, asking a person also where `decide` says so: True, or a function of the tool's
+    name and the arguments.
+    """
+    if not isinstance(tool, Tool):
+        return _Approved(tool, decide)
+    own, name = tool.needs_approval, tool.name
+
+    async def either(args: dict[str, Any]) -> bool:
+        return await _decides(own, args) or await _decides(decide, name, args)
+
+    made = copy.copy(tool)
+    made.needs_approval = either
+    return made
+
+
+async def _decides(rule: Any, *args: Any) -> bool:
+    if isinstance(rule, bool):
+        return rule
+    found = rule(*args)
+    return bool(await found if inspect.isawaitable(found) else found)
+
+
+class _Approved:
+    """A tool of another kind (an agent, a tool of a server) that a person is asked about."""
+
+    def __init__(self, inner: ToolLike, decide: ToolApproval) -> None:
+        self._inner = inner
+        self._decide = decide
+        self.name = inner.name
+        self.kind = inner.kind
+        self.spec = inner.spec
+        self.background = getattr(inner, "background", False)
+
+    async def invoke(self, input: Any, ctx: Context, /) -> Any:
+        if isinstance(input, dict) and await _decides(self._decide, self.name, input):
+            input = ask_approval(self.name, input, self.spec.parameters, ctx) or input
+        return await self._inner.invoke(input, ctx)
 
 
 def approval_schema(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -228,6 +275,7 @@ def tool(
     needs_approval: Approval = False,
     timeout: float | None = None,
     retries: int = 0,
+    background: bool = False,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 
 

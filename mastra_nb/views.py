@@ -239,6 +239,8 @@ def _footer(run: Record) -> list[str]:
         out.append(f"{usage['input']:,} in{cached} / {usage['output']:,} out tokens")
         if usage["cost"] is not None:
             out.append(_dollars(usage["cost"]))
+        else:
+            out.append("cost unknown")
     if "seconds" in run:
         out.append(_seconds(run["seconds"]))
     if "thread" in run:

@@ -122,7 +122,7 @@ class HTTPModel:
         )  # fmt: skip
 
         def note(notice: Notice) -> None:
-            ctx.meter.count_retry()
+            ctx.count_retry()
             text = f"{notice.reason}; attempt {notice.attempt} in {notice.delay:.1f} s"
             ctx.emit(Noted(level="warning", text=text))
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
 from mastra_nb.agents import Agent
@@ -25,8 +26,9 @@ from mastra_nb.events import (
     fold,
 )
 from mastra_nb.limits import Limits
-from mastra_nb.messages import Message, Reasoning, Text, ToolCall
-from mastra_nb.models import ModelRequest
+from mastra_nb.messages import Message, Reasoning, Text, ToolCall, ToolResult
+from mastra_nb.models import ModelRequest, ModelSettings, Reply
+from mastra_nb.processors import Processor, Step, Turn
 from mastra_nb.runs import Run
 from mastra_nb.testing import ScriptedModel
 from mastra_nb.tools import Tool
@@ -69,18 +71,59 @@ def follow(request: ModelRequest) -> Message:
     return Message(role="assistant", parts=tuple(parts))
 
 
+class Shout:
+    """Holds the last letter back."""
+
+    held = ""
+
+    def feed(self, text: str) -> str:
+        text = self.held + text.upper()
+        self.held = text[-1:]
+        return text[:-1]
+
+    def close(self) -> str:
+        return self.held
+
+
+class Guard(Processor):
+    """Every stage, changing what it sees in a way that can be seen."""
+
+    async def process_input_step(self, step: Step, turn: Turn, ctx: Context) -> None:
+        step.settings = ModelSettings(seed=step.index)
+
+    def process_output_stream(self) -> Shout:
+        return Shout()
+
+    async def process_output_step(self, reply: Reply, turn: Turn, ctx: Context) -> Reply:
+        assert reply.message.text == reply.message.text.upper()
+        return reply
+
+    async def after_tool_call(
+        self, call: ToolCall, result: ToolResult, turn: Turn, ctx: Context
+    ) -> ToolResult:
+        return msgspec.structs.replace(result, output=[result.output])
+
+
 class World:
     """The tools' side of it: which calls were really made."""
 
-    def __init__(self, *, memory: bool = False, limits: Limits | None = None) -> None:
+    def __init__(
+        self, *, memory: bool = False, limits: Limits | None = None, guarded: bool = False
+    ) -> None:
+        guards = [Guard()] if guarded else []
         self.ran: list[str] = []
         self.limits = limits
         self.model = ScriptedModel(follow, repeat=True, piece=3)
         tools = [Tool(getattr(self, name), needs_approval=name == "ask") for name in TOOLS[:-1]]
-        self.sub = Agent(name="sub", model=self.model, tools=[*tools])
-        self.sub = Agent(name="sub", model=self.model, tools=[*tools, self.sub])
+        self.sub = Agent(name="sub", model=self.model, tools=[*tools], processors=guards)
+        self.sub = self.sub.replace(tools=[*tools, self.sub])
         self.agent = Agent(
-            name="top", model=self.model, tools=[*tools, self.sub], memory=memory, limits=limits
+            name="top",
+            model=self.model,
+            tools=[*tools, self.sub],
+            memory=memory,
+            limits=limits,
+            processors=guards,
         )
 
     async def good(self, n: int, ctx: Context) -> int:

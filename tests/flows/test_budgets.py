@@ -11,9 +11,12 @@ from mastra_nb.agents import Agent
 from mastra_nb.errors import LimitExceeded, ModelError
 from mastra_nb.limits import Limits
 from mastra_nb.messages import Usage, assistant
-from mastra_nb.models import ModelSettings, Reply, set_price
+from mastra_nb.models import ModelSettings, Reply
+from mastra_nb.prices import set_price
+from mastra_nb.providers.openai import OpenAIModel
 from mastra_nb.testing import ScriptedModel, calls
 from mastra_nb.tools import Tool
+from tests.http.server import Answer, chunk, serve, sse
 
 echo = Tool(lambda n=0: n, name="echo")
 
@@ -127,3 +130,53 @@ async def test_a_budget_outlives_a_stop() -> None:
         await run
     assert len(model.requests) == 2
     assert run.log.meter.usage.total == run.usage.total
+
+
+@pytest.mark.parametrize("budget", [3000, 9000, 30_000])
+async def test_answers_of_no_known_length_overshoot_by_one_call_at_most(budget: int) -> None:
+    """Over a wire: a model that says as much as its request lets it, or far more than foreseen."""
+    spent: list[int] = []
+
+    def script(n: int) -> Answer:
+        asked = server.requests[n][1]
+        most = asked.get("max_completion_tokens") or asked.get("max_tokens") or 20_000
+        spent.append(5 + most)
+        usage = {"prompt_tokens": 5, "completion_tokens": most}
+        last = {"id": "c1", "model": "m", "choices": [], "usage": usage}
+        pieces = sse(chunk("Done."), chunk(finish="stop"), last)
+        return Answer(headers={"content-type": "text/event-stream"}, pieces=pieces, before=0.01)
+
+    async with serve(script) as server:
+        model = OpenAIModel("m", base_url=server.url, api_key="k")
+        sub = Agent(name="sub", model=model)
+        line = [calls("sub", id=str(i), prompt="x" * 50) for i in range(12)]
+        boss = Agent(name="boss", model=ScriptedModel(line, "All done."), tools=[sub])
+        run = boss.run("x", limits=Limits(tokens=budget))
+        with pytest.raises(LimitExceeded, match="tokens is used up"):
+            await run
+        assert sum(spent) - max(spent) < budget <= sum(spent)
+        assert len(server.requests) == len(spent)
+        if budget == 30_000:
+            assert server.most > 2
+
+
+async def test_requests_that_were_sent_again_are_known_after_a_stop() -> None:
+    act = Tool(lambda: 1, name="act", needs_approval=True)
+    top = [ScriptedModel(ModelError("down"), "never"), ScriptedModel(calls("act"), "never")]
+    run: Any = Agent(name="a", model=top, tools=[act]).run("x", limits=Limits(requests=2))
+    with pytest.raises(Exception, match="waits"):
+        await run
+    assert run.usage.calls == 2
+    run = run.resume({"approved": True})
+    with pytest.raises(LimitExceeded, match=r"2 requests is used up \(2 used\)"):
+        await run
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+async def test_steps_of_sub_agents_count(most: int) -> None:
+    sub = Agent(name="sub", model=ScriptedModel("ok"))
+    top = ScriptedModel(calls("sub", prompt="x"), "done")
+    run = Agent(name="top", model=top, tools=[sub]).run("x", limits=Limits(steps=most))
+    with pytest.raises(LimitExceeded, match=f"{most} steps is used up"):
+        await run
+    assert len(top.requests) + len(sub.model.requests) == most

@@ -7,7 +7,8 @@ import pytest
 
 from mastra_nb.agents import Agent, prompt_messages
 from mastra_nb.config import Settings
-from mastra_nb.errors import ConfigError, LimitExceeded, NotFound, SchemaError
+from mastra_nb.context import Context
+from mastra_nb.errors import ConfigError, LimitExceeded, NotFound, SchemaError, UsageError
 from mastra_nb.limits import Limits
 from mastra_nb.messages import Media, Text, assistant, user
 from mastra_nb.models import ModelSettings
@@ -136,11 +137,11 @@ def test_prompts_that_are_none() -> None:
         with pytest.raises(SchemaError, match="a prompt is text or a list of messages"):
             prompt_messages(wrong)
     assert prompt_messages("\ud800")[0].parts == (Text(text="?"),)
+    with pytest.raises(SchemaError, match="a prompt is text or a list of messages"):
+        prompt_messages([user("x"), user("\ud800")])
 
 
 async def test_deps_reach_tools() -> None:
-    from mastra_nb.context import Context
-
     def look(ctx: Context) -> str:
         return f"{ctx.deps} in {ctx.thread}"
 
@@ -186,3 +187,71 @@ async def test_a_run_inside_a_tool_may_narrow_its_limits() -> None:
     run = Agent(name="top", model=ScriptedModel(calls("outer"), "Ok."), tools=[outer]).run("x")
     assert await run == "Ok."
     assert "1 requests is used up" in run.view.messages[-2][2].parts[0].output  # type: ignore[union-attr]
+
+
+# What depends on the request
+
+
+async def test_options_that_are_functions_of_the_context() -> None:
+    cheap, dear = ScriptedModel("cheap"), ScriptedModel(calls("vip"), "dear")
+    seen: list[Any] = []
+
+    def vip(ctx: Context) -> str:
+        seen.append(dict(ctx.request_context))
+        return "welcome"
+
+    def plain() -> None: ...
+
+    async def tools(ctx: Context) -> list[Any]:
+        return [vip, plain] if ctx.request_context.get("tier") == "pro" else [plain]
+
+    async def instructions(ctx: Context) -> str:
+        return f"Be {ctx.request_context.get('tier', 'brief')}."
+
+    one = Agent(
+        name="a",
+        model=lambda ctx: dear if ctx.request_context.get("tier") else cheap,
+        tools=tools,
+        instructions=instructions,
+        active_tools=lambda ctx: ["vip"] if ctx.request_context else ["plain"],
+    )
+    assert (one.toolset, repr(one)) == ({}, "<Agent a: a function>")
+    run = one.run("x", request_context={"tier": "pro"})
+    assert await run == "dear"
+    assert seen == [{"tier": "pro"}]
+    assert [t.name for t in dear.requests[0].tools] == ["vip"]
+    assert dear.requests[0].messages[0].text == "Be pro."
+    assert await one.run("x") == "cheap"
+    assert [t.name for t in cheap.requests[0].tools] == ["plain"]
+    assert cheap.requests[0].messages[0].text == "Be brief."
+    with pytest.raises(ConfigError, match="must be a list"):
+        await one.replace(tools=lambda ctx: print).run("x")
+
+
+async def test_a_request_context_is_shared_and_cannot_be_changed() -> None:
+    def look(ctx: Context) -> str:
+        with pytest.raises(TypeError):
+            ctx.request_context["who"] = "Bo"  # type: ignore[index]
+        return str(ctx.request_context["who"])
+
+    sub = Agent(name="sub", model=ScriptedModel(calls("look"), "Sub."), tools=[look])
+
+    async def inside() -> str:
+        with pytest.raises(UsageError, match="shares its request_context"):
+            sub.run("x", request_context={})
+        return "ok"
+
+    line = [calls("sub", id="1", prompt="x"), calls("inside", id="2")]
+    run = agent(line, "Ok.", tools=[sub, inside]).run("x", request_context={"who": "Ann"})
+    assert await run == "Ok."
+    assert run.view.spans["a/sub[0.0]/look[0.0]"].output == "Ann"
+    assert run.view.spans["a/inside[0.1]"].output == "ok"
+
+
+async def test_a_sub_agent_remembers_in_a_thread_that_it_names() -> None:
+    sub = Agent(name="sub", model=ScriptedModel("One.", "Two."), memory=True, thread="of-sub")
+    top = agent(calls("sub", prompt="1"), calls("sub", prompt="2"), "Ok.", tools=[sub], memory=True)
+    assert await top.run("x", thread="of-top") == "Ok."
+    assert [m.text for m in await top.history("of-sub")] == ["1", "One.", "2", "Two."]
+    assert [m.text for m in sub.model.requests[1].messages] == ["1", "One.", "2"]  # type: ignore[union-attr]
+    assert [m.text for m in await top.history("of-top")][::5] == ["x", "Ok."]

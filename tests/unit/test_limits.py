@@ -3,10 +3,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mastra_nb.errors import LimitExceeded
-from mastra_nb.limits import Limits, Meter, within
+from mastra_nb.limits import Limits, Meter, Need, within
 from mastra_nb.messages import Usage
 
 
@@ -14,8 +17,12 @@ def used(tokens: int, cost: float | None = 0.0) -> Usage:
     return Usage(input=tokens, calls=1, cost=cost)
 
 
+def need(tokens: int, cost: float | None = 0.0) -> Need:
+    return Need(input=tokens, output=0, prices=(None if cost is None else (cost, 0.0),))
+
+
 async def spend(meter: Meter, tokens: int, log: list[int], cost: float | None = 0.0) -> None:
-    reserved = await meter.room(used(tokens, cost))
+    reserved = await meter.room(need(tokens, cost))
     meter.admit_model(reserved)
     log.append(1)
     await asyncio.sleep(0.001)
@@ -59,11 +66,11 @@ async def test_money() -> None:
         await spend(unknown, 1, log, None)
 
 
-async def test_calls_that_are_larger_than_expected_are_expected_to_be_so() -> None:
+async def test_a_model_that_says_more_than_it_may_is_asked_one_by_one() -> None:
     meter = Meter(Limits(tokens=1000))
 
     async def call() -> None:
-        reserved = await meter.room(used(1))
+        reserved = await meter.room(need(1))
         meter.admit_model(reserved)
         await asyncio.sleep(0.001)
         meter.settle(used(300), reserved)
@@ -75,7 +82,7 @@ async def test_calls_that_are_larger_than_expected_are_expected_to_be_so() -> No
 
 
 async def test_who_waits_may_leave() -> None:
-    meter, log = Meter(Limits(tokens=15)), []
+    meter, log = Meter(Limits(tokens=10)), []
     first = asyncio.create_task(spend(meter, 10, log))
     await asyncio.sleep(0)
     waiting = [asyncio.create_task(spend(meter, 10, log)) for _ in range(3)]
@@ -83,8 +90,8 @@ async def test_who_waits_may_leave() -> None:
     waiting[0].cancel()
     results = await asyncio.gather(first, *waiting, return_exceptions=True)
     names = [type(r).__name__ for r in results]
-    assert names == ["NoneType", "CancelledError", "NoneType", "LimitExceeded"]
-    assert meter.usage.total == 20
+    assert names == ["NoneType", "CancelledError", "LimitExceeded", "LimitExceeded"]
+    assert meter.usage.total == 10
 
 
 def test_calls_and_tools_are_counted_to_the_number() -> None:
@@ -94,7 +101,9 @@ def test_calls_and_tools_are_counted_to_the_number() -> None:
     for refused in (meter.admit_model, meter.count_retry):
         with pytest.raises(LimitExceeded, match="2 requests is used up") as caught:
             refused()
-        assert caught.value.details == {"limit": "requests", "value": 2, "path": ""}
+        assert caught.value.details == {
+            "limit": "requests", "value": 2, "used": 2, "path": "",
+        }  # fmt: skip
     meter.admit_tool()
     with pytest.raises(LimitExceeded, match="1 tool calls"):
         meter.admit_tool()
@@ -150,3 +159,82 @@ async def test_within() -> None:
         await within(5, fails())
     with pytest.raises(LimitExceeded, match=r"longer than 0\.01 s"):
         await within(0.01, asyncio.sleep(5), "a/b")
+
+
+class Call(msgspec.Struct, frozen=True):
+    """`most` is what its request allows, `says` what the model would say if it could."""
+
+    input: int
+    most: int | None
+    says: int
+    takes: int
+
+
+_CALLS = st.lists(
+    st.builds(
+        Call,
+        input=st.integers(0, 300),
+        most=st.none() | st.integers(1, 2000),
+        says=st.integers(0, 20_000),
+        takes=st.integers(0, 3),
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(calls=_CALLS, limit=st.integers(1, 20_000), dollars=st.booleans())
+async def test_whatever_models_say_one_call_at_most_crosses_the_line(
+    calls: list[Call], limit: int, dollars: bool
+) -> None:
+    price = 1 / 1024
+    meter = Meter(Limits(cost=limit * price) if dollars else Limits(tokens=limit))
+    spent: list[int] = []
+
+    async def make(call: Call) -> None:
+        prices = ((call.input * price, price),)
+        reserve = await meter.room(
+            Need(input=call.input, output=call.most, enough=500, prices=prices)
+        )
+        meter.admit_model(reserve)
+        for _ in range(call.takes):
+            await asyncio.sleep(0)
+        bounds = [n for n in (call.says, call.most, reserve.max_tokens) if n is not None]
+        tokens = call.input + min(bounds)
+        spent.append(tokens)
+        meter.settle(used(tokens, tokens * price), reserve)
+
+    results = await asyncio.gather(*map(make, calls), return_exceptions=True)
+    assert all(r is None or isinstance(r, LimitExceeded) for r in results)
+    assert sum(spent) - max(spent, default=0) < limit
+    if sum(spent) < limit:
+        assert len(spent) == len(calls)
+
+
+async def test_calls_of_no_known_length_go_beside_each_other_while_there_is_plenty() -> None:
+    meter = Meter(Limits(tokens=200_000))
+    reserves = []
+    for _ in range(10):
+        reserves.append(await meter.room(Need(input=1000, enough=4096)))
+        meter.admit_model(reserves[-1])
+    shares = [r.max_tokens for r in reserves]
+    assert shares[0] is None
+    assert all(s is not None and s >= 4096 for s in shares[1:])
+
+
+def test_steps_are_those_of_turns_and_counted_once() -> None:
+    meter = Meter(Limits(steps=2))
+    meter.restore([("a/model[0]", "model", None), ("a/model[0]", "model", None)])
+    meter.admit_model(path="a/judge[x]")
+    meter.admit_model(path="a/model[0]")
+    meter.admit_model(path="a/sub/model[0]")
+    with pytest.raises(LimitExceeded, match=r"2 steps is used up \(2 used\)") as caught:
+        meter.admit_model(path="a/model[1]")
+    assert "limits=Limits(steps=...) of the run" in caught.value.hint
+    assert (meter.steps, meter.requests) == (2, 5)
+
+
+async def test_time_that_is_gone_counts() -> None:
+    with pytest.raises(LimitExceeded, match="longer than 5 s"):
+        await within(5, asyncio.sleep(1), worked=5.0)

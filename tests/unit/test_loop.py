@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -11,6 +12,7 @@ from mastra_nb.agents import Agent
 from mastra_nb.context import Context
 from mastra_nb.errors import (
     Blocked,
+    ConfigError,
     LimitExceeded,
     ModelOutputError,
     ModelRefused,
@@ -20,6 +22,7 @@ from mastra_nb.errors import (
     ToolRetry,
 )
 from mastra_nb.limits import Limits
+from mastra_nb.loop import StepResult, has_tool_call, step_count_is
 from mastra_nb.messages import Message, Reasoning, Text, ToolCall, ToolResult, assistant
 from mastra_nb.models import ModelRequest, Profile, Reply
 from mastra_nb.processors import Processor, Turn
@@ -377,3 +380,249 @@ async def test_history_is_not_copied_into_the_log() -> None:
     assert await run == "Done."
     size = sum(len(msgspec.json.encode(e)) for e in run.log.events if e.durable)
     assert size < 60_000
+
+
+# How tools are called
+
+
+async def test_tools_one_after_the_other() -> None:
+    order: list[str] = []
+
+    @tool
+    async def wait(n: int) -> None:
+        order.append(f"begin {n}")
+        await asyncio.sleep(0.002 * n)
+        order.append(f"end {n}")
+
+    line = [calls("wait", id=str(n), n=n) for n in (3, 1, 2)]
+    agent = Agent(name="a", model=ScriptedModel(line, "Ok."), tools=[wait], tool_call_concurrency=1)
+    assert await agent.run("x") == "Ok."
+    assert order == [f"{what} {n}" for n in (3, 1, 2) for what in ("begin", "end")]
+    with pytest.raises(ConfigError, match="tool_call_concurrency is 0"):
+        agent.replace(tool_call_concurrency=0)
+
+
+async def test_a_choice_of_a_tool_that_is_none() -> None:
+    model = ScriptedModel("never")
+    agent = Agent(name="a", model=model, tools=[echo], tool_choice="ecko")
+    with pytest.raises(ConfigError, match='"ecko", which is none of its tools') as caught:
+        await agent.run("x")
+    assert caught.value.hint == 'did you mean "echo"?'
+    assert model.requests == []
+
+
+async def test_active_tools_are_all_that_can_be_called() -> None:
+    model = ScriptedModel([calls("fail", id="1", n=1), calls("echo", id="2", n=2)], "Ok.")
+    run = Agent(name="a", model=model, tools=[echo, fail], active_tools=["echo"]).run("x")
+    assert await run == "Ok."
+    assert [t.name for t in model.requests[0].tools] == ["echo"]
+    told = results(run.messages[2])
+    assert told[0][1] == 'there is no tool "fail"; known: "echo"'
+    assert told[1] == ("2", 2, False)
+
+
+# Where a turn ends
+
+
+async def test_predicates_over_the_finished_steps_end_a_turn() -> None:
+    def line(n: int) -> Message:
+        return Message(role="assistant", parts=(Text(text=f"Step {n}."), calls("echo", n=n)))
+
+    async def big(steps: Sequence[StepResult]) -> bool:
+        return any(r.output == 3 for r in steps[-1].results)
+
+    for stop, steps in [
+        (step_count_is(2), 2),
+        ([step_count_is(9), has_tool_call("echo")], 1),
+        (big, 3),
+        (has_tool_call("nothing"), 5),
+    ]:
+        model = ScriptedModel(*map(line, range(1, 5)), "Done.")
+        run = Agent(name="a", model=model, tools=[echo], stop_when=stop).run("x")
+        assert await run == ("Done." if steps == 5 else f"Step {steps}.")
+        assert len(model.requests) == steps
+
+
+async def test_a_turn_that_is_stopped_still_gives_its_type() -> None:
+    model = ScriptedModel(calls("echo", n=3), '{"value": 3}')
+    agent = Agent(name="a", model=model, tools=[echo], output=int, stop_when=has_tool_call("echo"))
+    assert await agent.run("x") == 3
+    assert [m.text for m in model.requests[1].messages][1:] == ["echo: 3"]
+    silent = agent.replace(output=None, model=ScriptedModel(calls("echo", n=3)))
+    assert await silent.run("x") == ""
+
+
+# Typed answers beside tools
+
+
+async def test_two_phases_where_a_model_cannot_do_both() -> None:
+    for profile in (Profile(json_with_tools=False), Profile(json_schema=False)):
+        model = ScriptedModel(
+            calls("echo", n=1), "Oslo has 1.", "?", '{"name": "Oslo", "people": 1}', profile=profile
+        )
+        run = Agent(name="a", model=model, tools=[echo], output=City).run("x")
+        seen = [p async for p in run.partials()]
+        assert await run == City("Oslo", 1) == seen[-1]
+        assert run.text == "Oslo has 1."
+        assert [r.output is None for r in model.requests] == (
+            [True] * 2 + [not profile.json_schema] * 2
+        )
+        assert model.requests[2].tools == ()
+        assert model.requests[2].messages[1].text == "Oslo has 1."
+        assert ("fits this schema" in model.requests[2].messages[0].text) != profile.json_schema
+        assert [m.role for m in model.requests[2].messages] == ["system", "user"]
+    one = ScriptedModel(calls("echo", n=1), '{"name": "Oslo", "people": 1}')
+    assert await Agent(name="a", model=one, tools=[echo], output=City).run("x") == City("Oslo", 1)
+    assert len(one.requests) == 2
+
+
+async def test_a_model_for_the_structure() -> None:
+    model, maker = ScriptedModel("In words."), ScriptedModel("7", "no", '{"value": 8}')
+    run = Agent(name="a", model=model, output=int, structuring_model=maker).run("x")
+    assert await run == 7
+    assert (run.text, model.requests[0].output) == ("In words.", None)
+    again = Agent(name="a", model=ScriptedModel("Eight."), output=int, structuring_model=maker)
+    assert await again.run("x") == 8
+    bad = Agent(
+        name="a", model=ScriptedModel("?"), output=int, structuring_model=ScriptedModel(*["no"] * 3)
+    ).run("x")
+    with pytest.raises(ModelOutputError, match="no valid int in 3 tries"):
+        await bad
+    assert bad.text == "?"
+
+
+# Handing over
+
+
+def chain(*models: ScriptedModel, **options: Any) -> Agent[Any]:
+    agent: Agent[Any] | None = None
+    for i, model in reversed([*enumerate(models)]):
+        following = [agent] if agent is not None else []
+        agent = Agent(
+            name=f"agent {i}",
+            instructions=f"You are {i}.",
+            model=model,
+            handoffs=following,
+            **options,
+        )
+    assert agent is not None
+    return agent
+
+
+async def test_a_conversation_is_handed_over() -> None:
+    words = Message(
+        role="assistant", parts=(Text(text="One moment."), calls("transfer_to_agent_1"))
+    )
+    models = [
+        ScriptedModel(words),
+        ScriptedModel(calls("transfer_to_agent_2")),
+        ScriptedModel("I am the last."),
+    ]
+    run = chain(*models).run("Help!")
+    assert "".join([t async for t in run.stream_text()]) == "One moment.I am the last."
+    assert await run == run.text == "I am the last."
+    assert run.usage.calls == 3
+    (tool_spec,) = models[0].requests[0].tools
+    assert tool_spec.name == "transfer_to_agent_1"
+    assert tool_spec.description == "Hand the conversation over to agent 1. You are 1."
+    told = models[2].requests[0].messages
+    assert [(m.role, m.text) for m in told] == [
+        ("system", "You are 2."), ("user", "Help!"), ("assistant", "One moment."),
+    ]  # fmt: skip
+    assert "transfer" not in repr(told)
+    kinds = [s.kind for s in run.view.spans.values()]
+    assert kinds == ["agent", "model", "handoff", "model", "handoff", "model"]
+
+
+async def test_agents_that_hand_over_for_ever_run_out_of_steps() -> None:
+    one = Agent(name="one", model=ScriptedModel(calls("transfer_to_two"), repeat=True))
+    two = Agent(name="two", model=ScriptedModel(calls("transfer_to_one"), repeat=True))
+    one.handoffs, two.handoffs = [two], [one]
+    run = one.replace(max_steps=5).run("x")
+    with pytest.raises(LimitExceeded, match="no answer after 1 steps"):
+        await run
+    assert run.usage.calls == 5
+
+
+async def test_who_takes_over_answers_with_the_type_that_was_asked_for() -> None:
+    models = [ScriptedModel(calls("transfer_to_agent_1")), ScriptedModel('{"value": 3}')]
+    agent = chain(*models).replace(output=int)
+    assert await agent.run("x") == 3
+    run = chain(ScriptedModel(calls("transfer_to_agent_1")), ScriptedModel(OSError("gone"))).run(
+        "x"
+    )
+    with pytest.raises(OSError, match="gone"):
+        await run
+
+
+async def test_who_takes_over_remembers_in_its_own_thread() -> None:
+    models = [ScriptedModel(calls("transfer_to_agent_1")), ScriptedModel("By 1.", repeat=True)]
+    one = chain(*models, memory=True)
+    one.handoffs[0].thread = "own-of-1"
+    await one.run("x", thread="outer")
+    assert [m.text for m in await one.history("outer")] == ["x", "By 1."]
+    assert [m.text for m in await one.history("own-of-1")] == ["x", "By 1."]
+    await one.replace(model=ScriptedModel(calls("transfer_to_agent_1"))).run("y", thread="outer")
+    told = [m.text for m in models[1].requests[1].messages][1:]
+    assert told == ["x", "By 1.", "x", "By 1.", "y"]
+
+
+# Tools in the background
+
+
+async def test_a_tool_in_the_background() -> None:
+    done = asyncio.Event()
+
+    @tool(background=True)
+    async def dig() -> str:
+        await done.wait()
+        return "gold"
+
+    def second(request: ModelRequest) -> Any:
+        done.set()
+        return calls("echo", id="e", n=1)
+
+    model = ScriptedModel(calls("dig"), second, "Wait.", "Gold!")
+    run = Agent(name="a", model=model, tools=[dig, echo]).run("x")
+    assert await run == "Gold!"
+    told = results(model.requests[1].messages[-1])
+    assert told == [("call_dig", 'started as task "dig[0.0]"; its result will follow', False)]
+    texts = [m.text for m in model.requests[-1].messages]
+    assert 'Task "dig[0.0]" has finished: gold' in texts
+    assert run.messages[-1].text == "Gold!"
+
+
+async def test_background_tools_end_with_the_turn() -> None:
+    stopped: list[bool] = []
+
+    @tool(background=True)
+    async def dig() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            stopped.append(True)
+
+    run = Agent(name="a", model=ScriptedModel(calls("dig"), OSError("gone")), tools=[dig]).run("x")
+    with pytest.raises(OSError, match="gone"):
+        await run
+    assert stopped == [True]
+    assert run.view.spans["a/dig[0.0]"].status == "cancelled"
+    slow = Tool(dig.fn, background=True, timeout=0.01)
+    model = ScriptedModel(calls("dig"), "Meanwhile.", "It takes too long.")
+    assert await Agent(name="a", model=model, tools=[slow]).run("x") == "It takes too long."
+    assert (
+        'Task "dig[0.0]" failed: tool "dig" did not answer' in model.requests[2].messages[-1].text
+    )
+
+
+async def test_the_budget_holds_in_the_background() -> None:
+    @tool(background=True)
+    async def dig() -> int:
+        return 1
+
+    line = [calls("dig", id=str(n)) for n in range(3)]
+    run = Agent(name="a", model=ScriptedModel(line, "Hm.", "never"), tools=[dig]).run(
+        "x", limits=Limits(tool_calls=2)
+    )
+    with pytest.raises(LimitExceeded, match="2 tool calls"):
+        await run

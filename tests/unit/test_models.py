@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from mastra_nb.agents import Agent
-from mastra_nb.errors import ConfigError, LimitExceeded, ModelError, NotFound
+from mastra_nb.errors import ConfigError, LimitExceeded, ModelError, ModelRefused, NotFound
 from mastra_nb.events import Noted
 from mastra_nb.limits import Limits
 from mastra_nb.messages import Usage, assistant, user
@@ -153,3 +154,34 @@ async def test_a_replay_emits_what_a_reader_sees() -> None:
     services = Services(wrap_model=recorder.wrap, now=recorder.now)
     run = Agent(name="x", model=ScriptedModel(), services=services).run("b")
     assert "".join([t async for t in run.stream_text()]) == "2"
+
+
+def refusal(usage: Usage) -> ModelRefused:
+    return ModelRefused("no", details={"usage": msgspec.to_builtins(usage)})
+
+
+async def test_a_refusal_costs_what_the_provider_says() -> None:
+    set_price("p/strict", input=2, output=0)
+    model = ScriptedModel(refusal(Usage(input=1_000_000)), name="p/strict")
+    run = Agent(name="a", model=model).run("x")
+    with pytest.raises(ModelRefused):
+        await run
+    assert (run.usage.input, run.usage.cost) == (1_000_000, pytest.approx(2))
+    assert run.log.meter.usage == run.usage
+
+
+async def test_a_refusal_before_another_model_answers_counts_too() -> None:
+    set_price("p/strict", input=2, output=0)
+    set_price("p/kind", input=1, output=0)
+    strict = ScriptedModel(refusal(Usage(input=1_000_000)), repeat=True, name="p/strict")
+    said = Reply(message=assistant("Yes."), usage=Usage(input=1_000_000))
+    run = Agent(name="a", model=[strict, ScriptedModel(said, name="p/kind")]).run("x")
+    assert await run == "Yes."
+    assert (run.usage.input, run.usage.cost) == (2_000_000, pytest.approx(3))
+    assert run.usage.calls == run.log.meter.requests == 2
+    assert run.log.meter.usage == run.usage
+    both = Agent(name="a", model=[strict, strict]).run("x")
+    with pytest.raises(ModelRefused):
+        await both
+    assert (both.usage.cost, both.usage.calls) == (pytest.approx(4), 2)
+    assert both.log.meter.usage == both.usage

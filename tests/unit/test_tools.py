@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from mastra_nb.agents import Agent
@@ -15,6 +16,8 @@ from mastra_nb.config import Settings
 from mastra_nb.context import Context, current
 from mastra_nb.errors import (
     ConfigError,
+    Conflict,
+    NotResumable,
     RunSuspended,
     SchemaError,
     ToolArgsError,
@@ -364,3 +367,108 @@ async def test_a_tool_outside_of_an_agent_may_wait_too() -> None:
     with pytest.raises(ToolError, match="denied"):
         await run.resume({"approved": False})
     assert ran == []
+
+
+# Approval of everything an agent may call
+
+
+async def test_an_agent_may_ask_about_all_its_tools() -> None:
+    ran: list[str] = []
+
+    @tool
+    async def read(path: str) -> str:
+        ran.append(path)
+        return path
+
+    sub = Agent(name="sub", model=ScriptedModel("Sub."))
+    line = [calls("read", id="1", path="/x"), calls("sub", id="2", prompt="y")]
+    agent = Agent(
+        name="a", model=ScriptedModel(line, "Ok."), tools=[read, sub], require_tool_approval=True
+    )
+    run = agent.run("x")
+    with pytest.raises(RunSuspended):
+        await run
+    assert ran == []
+    assert {p: s.payload["args"] for p, s in run.pending.items()} == {
+        "a/read[0.0]": {"path": "/x"}, "a/sub[0.1]": {"prompt": "y"},
+    }  # fmt: skip
+    second = run.resume({"approved": True, "args": {"prompt": "z"}}, path="a/sub[0.1]")
+    with pytest.raises(RunSuspended):
+        await second
+    assert sub.model.requests[0].messages[0].text == "z"  # type: ignore[union-attr]
+    third = second.resume({"approved": False, "reason": "private"})
+    assert await third == "Ok."
+    (told,) = (m.parts for m in third.messages if m.role == "tool")
+    assert told[0].output == 'the user denied the call of "read": private'  # type: ignore[union-attr]
+    assert told[1].output == "Sub."  # type: ignore[union-attr]
+    assert ran == []
+    assert read.needs_approval is False
+
+
+async def test_the_agents_rule_is_beside_the_tools_own() -> None:
+    wipe, ran = approving(lambda args: args["force"])
+
+    async def rule(name: str, args: dict[str, Any]) -> bool:
+        return name == "wipe" and args["path"] == "/"
+
+    for args, asks in [
+        ({"path": "/x"}, False),
+        ({"path": "/"}, True),
+        ({"path": "/y", "force": True}, True),
+    ]:
+        ran.clear()
+        agent = Agent(
+            name="a",
+            model=ScriptedModel(calls("wipe", **args), "Done."),
+            tools=[wipe],
+            require_tool_approval=rule,
+        )
+        run = agent.run("x")
+        if asks:
+            with pytest.raises(RunSuspended):
+                await run
+            assert ran == []
+            run = run.resume({"approved": True})
+        assert await run == "Done."
+        assert len(ran) == 1
+
+
+async def test_an_answer_for_another_place_or_a_second_time_is_refused() -> None:
+    wipe, ran = approving()
+    line = [calls("wipe", id="1", path="/x"), calls("wipe", id="2", path="/y")]
+    run = await waiting(wipe, line, "Done.")
+    with pytest.raises(NotResumable, match="waits in 2 places"):
+        run.resume({"approved": True})
+    with pytest.raises(NotResumable, match="does not wait"):
+        run.resume({"approved": True}, path="a/wipe[0.7]")
+    second = run.resume({"approved": True}, path="a/wipe[0.1]")
+    with pytest.raises(RunSuspended):
+        await second
+    assert ran == [("/y", False)]
+    with pytest.raises(Conflict, match="already answered otherwise"):
+        second.resume({"approved": False}, path="a/wipe[0.1]")
+    assert await second.resume({"approved": True}, path="a/wipe[0.0]") == "Done."
+    assert ran == [("/y", False), ("/x", False)]
+
+
+async def test_questions_of_a_tool_are_answered_with_their_type() -> None:
+    class Size(msgspec.Struct):
+        width: int
+
+    async def native(ctx: Context) -> int:
+        size = ctx.suspend("how wide?", schema=Size)
+        assert isinstance(size, Size)
+        return size.width
+
+    def threaded(ctx: Context) -> int:
+        return int(ctx.suspend("how wide?", schema=Size).width)
+
+    for fn in (native, threaded):
+        run = Run(Tool(fn), {})
+        with pytest.raises(RunSuspended):
+            await run
+        (asked,) = run.pending.values()
+        assert asked.schema == {**asked.schema, "type": "object"}  # type: ignore[dict-item]
+        with pytest.raises(SchemaError, match="the answer does not fit"):
+            run.resume({"width": "wide"})
+        assert await run.resume({"width": 3}) == 3
