@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mastra_nb.errors import ToolRetry as ToolRetry
     from mastra_nb.events import Event as Event
     from mastra_nb.limits import Limits as Limits
+    from mastra_nb.mcp.client import MCPClient as MCPClient
     from mastra_nb.memory import Memory as Memory
     from mastra_nb.messages import Media as Media
     from mastra_nb.messages import Message as Message
@@ -41,8 +42,8 @@ _WHERE = {
     "Agent": "agents", "Mastra": "app", "open_store": "app", "Settings": "config",
     "load_settings": "config", "Context": "context", "Limits": "limits", "MastraError": "errors",
     "RunSuspended": "errors", "ToolRetry": "errors", "Event": "events", "Memory": "memory",
-    "Media": "messages", "Message": "messages", "Text": "messages", "Usage": "messages",
-    "assistant": "messages", "system": "messages", "user": "messages", "ModelSettings": "models",
+    "MCPClient": "mcp.client", "Media": "messages", "Message": "messages", "Text": "messages",
+    "Usage": "messages", "assistant": "messages", "system": "messages", "user": "messages", "ModelSettings": "models",
     "Run": "runs", "Tool": "tools", "tool": "tools",
 }  # fmt: skip
 

@@ -24,7 +24,7 @@ from mastra_nb.runs import Run
 from mastra_nb.schema import Schema, clean, to_json
 from mastra_nb.services import Services, ambient
 from mastra_nb.storage import Store
-from mastra_nb.tools import Tool, ToolLike, toolset
+from mastra_nb.tools import Tool, ToolLike, gathered, toolset
 
 T = TypeVar("T")
 Prompt = str | Message | Sequence[Message]
@@ -76,6 +76,7 @@ class Agent(Generic[T]):
         self.model = model
         # Now, while the types that its functions name can still be seen.
         self.tools = tuple(Tool(t) if isinstance(t, FunctionType) else t for t in tools)
+        self._has_sources = any(hasattr(t, "list_tools") for t in self.tools)
         self.output = output
         self.memory = Memory() if memory is True else memory or None
         self.thread = thread
@@ -171,7 +172,7 @@ class Agent(Generic[T]):
         plan = Plan(
             model=ready(self._model(settings.model), ctx.services),
             instructions=self.instructions,
-            tools=self.toolset,
+            tools=await gathered(self.tools) if self._has_sources else self.toolset,
             output=self.answer,
             max_steps=self.max_steps or settings.max_steps,
             settings=self.settings or ModelSettings(),
