@@ -43,8 +43,8 @@ _WHERE = {
     "load_settings": "config", "Context": "context", "Limits": "limits", "MastraError": "errors",
     "RunSuspended": "errors", "ToolRetry": "errors", "Event": "events", "Memory": "memory",
     "MCPClient": "mcp.client", "Media": "messages", "Message": "messages", "Text": "messages",
-    "Usage": "messages", "assistant": "messages", "system": "messages", "user": "messages", "ModelSettings": "models",
-    "Run": "runs", "Tool": "tools", "tool": "tools",
+    "Usage": "messages", "assistant": "messages", "system": "messages", "user": "messages",
+    "ModelSettings": "models", "Run": "runs", "Tool": "tools", "tool": "tools",
 }  # fmt: skip
 
 __all__ = [*sorted(_WHERE), "__version__", "load_ipython_extension", "unload_ipython_extension"]  # noqa: PLE0604
