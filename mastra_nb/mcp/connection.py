@@ -284,7 +284,7 @@ class Connection:
         transport = self._stdio(stack) if isinstance(server, Stdio) else await self._http(stack)
         protocol = "legacy" if server.protocol == "2025-11-25" else server.protocol
         return mcp.Client(
-            _watched(transport, end),
+            _watched(transport, end, lambda: _is_modern(self._ready)),
             mode=protocol,
             client_info=Implementation(name="mastra_nb", version=__version__),
             elicitation_callback=self._elicit if handlers.elicit else None,
@@ -511,17 +511,26 @@ async def pages(list_: Callable[..., Awaitable[Any]], field: str) -> list[Any]:
 
 
 @contextlib.asynccontextmanager
-async def _watched(transport: Any, lost: asyncio.Event) -> AsyncIterator[Any]:
+async def _watched(
+    transport: Any, lost: asyncio.Event, modern: Callable[[], bool]
+) -> AsyncIterator[Any]:
     async with transport as (read, write):
-        yield _Watched(read, lost), write
+        yield _Watched(read, lost, modern), write
+
+
+def _is_modern(ready: asyncio.Future[mcp.Client] | None) -> bool:
+    return ready is not None and ready.done() and ready.result().protocol_version >= "2026"
 
 
 class _Watched:
-    """A stream of messages that says when it ended: the SDK does not."""
+    """A stream of messages that says when it ended, and in which a result without a type is a
+    complete one, as the protocol has it: the SDK does neither.
+    """
 
-    def __init__(self, stream: Any, lost: asyncio.Event) -> None:
+    def __init__(self, stream: Any, lost: asyncio.Event, modern: Callable[[], bool]) -> None:
         self._stream = stream
         self._lost = lost
+        self._modern = modern
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -531,10 +540,14 @@ class _Watched:
 
     async def __anext__(self) -> Any:
         try:
-            return await self._stream.__anext__()
+            item = await self._stream.__anext__()
         except StopAsyncIteration:
             self._lost.set()
             raise
+        result = getattr(getattr(item, "message", None), "result", None)
+        if isinstance(result, dict) and "resultType" not in result and self._modern():
+            result["resultType"] = "complete"
+        return item
 
     async def receive(self) -> Any:
         return await self._stream.receive()

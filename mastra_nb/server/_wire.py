@@ -259,19 +259,27 @@ class Events(EventStore):
         return stream
 
 
-class NeedsToken:
-    def __init__(self, app: Any, token: str | Secret) -> None:
+class Gate:
+    """Before the SDK: the token, and header values without the blanks around them, which not
+    every HTTP server takes away.
+    """
+
+    def __init__(self, app: Any, token: str | Secret | None) -> None:
         self.app = app
-        self.token = token if isinstance(token, Secret) else Secret(token)
+        self.token = Secret(token) if isinstance(token, str) else token
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
-            given = dict(scope["headers"]).get(b"authorization", b"")
-            wanted = f"Bearer {self.token.reveal()}".encode()
-            if not hmac.compare_digest(given, wanted):
+            headers = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
+            scope = {**scope, "headers": headers}
+            if self.token is not None and not self._knows(dict(headers)):
                 start = {"type": "http.response.start", "status": 401}
-                header = (b"www-authenticate", b"Bearer")
-                await send({**start, "headers": [header]})
+                await send({**start, "headers": [(b"www-authenticate", b"Bearer")]})
                 await send({"type": "http.response.body", "body": b"unauthorized"})
                 return
         await self.app(scope, receive, send)
+
+    def _knows(self, headers: dict[bytes, bytes]) -> bool:
+        assert self.token is not None
+        wanted = f"Bearer {self.token.reveal()}".encode()
+        return hmac.compare_digest(headers.get(b"authorization", b""), wanted)

@@ -272,8 +272,7 @@ class MCPServer:
                 ],
             ),
         )
-        if token is not None:
-            app.add_middleware(_wire.NeedsToken, token=token)
+        app.add_middleware(_wire.Gate, token=token)
         return app
 
     # --- tools ------------------------------------------------------------------------------
