@@ -50,7 +50,7 @@ MOST_BACKOFF = 8.0
 MAX_PAGES = 100
 _LINES = 20
 
-_INVALID_PARAMS, _CLOSED, _INVALID_REQUEST, _TIMEOUT = -32602, -32000, -32600, -32001
+_INVALID_PARAMS, _CLOSED = -32602, -32000
 
 # The SDK logs what a server does wrong with tracebacks; our errors say it. A handler of the
 # user's still gets them.
@@ -202,7 +202,7 @@ class Connection:
                 code = getattr(getattr(error, "error", None), "code", None)
                 if code is None:
                     raise self._odd(what, error) from error
-                if code == _INVALID_REQUEST and "terminated" in str(error) and again:
+                if self._status == 404 and again and not _is_modern(self._ready):
                     # The server forgot the session and did nothing: a new one is safe.
                     await self._close()
                     continue
@@ -261,6 +261,7 @@ class Connection:
             await in_thread(_import_sdk)
             async with contextlib.AsyncExitStack() as stack:
                 client = await stack.enter_async_context(await self._client(stack, end))
+                self._check(client.protocol_version)
                 self._failures = 0
                 if not ready.done():
                     ready.set_result(client)
@@ -274,6 +275,15 @@ class Connection:
             end.set()
             _open_connections.discard(self)
 
+    def _check(self, protocol: str) -> None:
+        wanted = self.server.protocol
+        if wanted == "2026-07-28" and protocol != wanted:
+            raise ToolError(
+                f'MCP server "{self.name}" speaks the protocol of {protocol}, not of {wanted}',
+                hint="leave protocol= out",
+                code="mcp.protocol",
+            )
+
     async def _client(self, stack: contextlib.AsyncExitStack, end: asyncio.Event) -> mcp.Client:
         import mcp
         from mcp_types import Implementation
@@ -282,10 +292,9 @@ class Connection:
 
         handlers, server = self._handlers, self.server
         transport = self._stdio(stack) if isinstance(server, Stdio) else await self._http(stack)
-        protocol = "legacy" if server.protocol == "2025-11-25" else server.protocol
         return mcp.Client(
             _watched(transport, end, lambda: _is_modern(self._ready)),
-            mode=protocol,
+            mode="legacy" if server.protocol == "2025-11-25" else "auto",
             client_info=Implementation(name="mastra_nb", version=__version__),
             elicitation_callback=self._elicit if handlers.elicit else None,
             sampling_callback=self._sample if handlers.sample else None,

@@ -543,4 +543,5 @@ def main(args: Sequence[str] = ()) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # By its own name: the applications that are loaded import this module, not "__main__".
+    importlib.import_module("mastra_nb.server.mcp").main()

@@ -28,9 +28,7 @@ from mastra_nb.mcp.servers import Http
 
 SCENARIO = os.environ.get("MCP_CONFORMANCE_SCENARIO", "")
 TOLD: dict[str, Any] = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
-# The newest revision is what is found by asking.
-ASKED: Any = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "")
-PROTOCOL: Any = ASKED if ASKED == "2025-11-25" else "auto"
+PROTOCOL: Any = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "auto")
 CALLBACK = "http://localhost:3000/callback"
 
 
