@@ -14,8 +14,8 @@ import contextlib
 import functools
 import logging
 import os
-import re
 import shutil
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextvars import ContextVar
@@ -27,15 +27,12 @@ from mastra_nb import portal
 from mastra_nb.config import get_logger, redact
 from mastra_nb.context import Context
 from mastra_nb.errors import (
-    ConfigError,
-    MastraError,
     MissingExtra,
     Suspend,
-    ToolArgsError,
     ToolError,
-    ToolFailed,
     ToolTimeout,
 )
+from mastra_nb.mcp.failures import CLOSED, Trouble, innermost
 from mastra_nb.mcp.servers import Server, Stdio, plain, revealed
 from mastra_nb.tools import in_thread
 
@@ -48,9 +45,6 @@ T = TypeVar("T")
 BACKOFF = 0.5
 MOST_BACKOFF = 8.0
 MAX_PAGES = 100
-_LINES = 20
-
-_INVALID_PARAMS, _CLOSED = -32602, -32000
 
 # The SDK logs what a server does wrong with tracebacks; our errors say it. A handler of the
 # user's still gets them.
@@ -115,6 +109,7 @@ class Connection:
         self.server = server
         self.calls: set[Call] = set()
         self._handlers = handlers
+        self._trouble = Trouble(name, server)
         self._forget()
 
     def _forget(self) -> None:
@@ -123,11 +118,8 @@ class Connection:
         self._ready: asyncio.Future[mcp.Client] | None = None
         self._end: asyncio.Event | None = None
         self._tools: list[mcp_types.Tool] | None = None
-        self._stderr: collections.deque[str] = collections.deque(maxlen=_LINES)
-        self._garbage = ""
-        self._status = 0
         self._failures = 0
-        self._why: BaseException | None = None
+        self._trouble.forget()
 
     @property
     def is_open(self) -> bool:
@@ -193,7 +185,7 @@ class Connection:
                 async with asyncio.timeout(timeout or 60.0) as call.clock:
                     return (await send(client),)
             except TimeoutError as error:
-                raise self._late(what, timeout or 60.0) from error
+                raise self._trouble.late(what, timeout or 60.0) from error
             except asyncio.CancelledError:
                 if call.suspend is None:
                     raise
@@ -201,12 +193,15 @@ class Connection:
             except Exception as error:
                 code = getattr(getattr(error, "error", None), "code", None)
                 if code is None:
-                    raise self._odd(what, error) from error
-                if self._status == 404 and again and not _is_modern(self._ready):
+                    raise self._trouble.odd(what, error) from error
+                if self._trouble.status == 404 and again and not _is_modern(self._ready):
                     # The server forgot the session and did nothing: a new one is safe.
                     await self._close()
                     continue
-                raise await self._refused(what, code, error) from None
+                lost = code == CLOSED or (self._end is not None and self._end.is_set())
+                if lost:
+                    await self._last_words()
+                raise self._trouble.refused(what, code, error, lost=lost) from None
             finally:
                 _current.reset(token)
                 self.calls.discard(call)
@@ -233,7 +228,7 @@ class Connection:
             self._failures += 1
             raise ToolTimeout(
                 f'MCP server "{self.name}" did not start within {self.server.connect_timeout:g} s',
-                hint=self._hint("raise connect_timeout=…, or look what it waits for"),
+                hint=self._trouble.hint("raise connect_timeout=…, or look what it waits for"),
                 code="mcp.connect_timeout",
             ) from None
 
@@ -243,10 +238,7 @@ class Connection:
         self._ready.add_done_callback(lambda f: f.cancelled() or f.exception())
         self._end = asyncio.Event()
         self._tools = None
-        self._why = None
-        self._status = 0
-        self._garbage = ""
-        self._stderr.clear()
+        self._trouble.forget()
         delay = min(BACKOFF * 2 ** (self._failures - 1), MOST_BACKOFF) if self._failures else 0.0
         self._owner = loop.create_task(
             self._own(self._ready, self._end, delay), name=f"mastra_nb-mcp-{self.name}"
@@ -267,13 +259,19 @@ class Connection:
                     ready.set_result(client)
                 await end.wait()
         except BaseException as error:
-            self._why = _innermost(error)
+            self._trouble.why = innermost(error)
             if not ready.done():
                 self._failures += 1
-                ready.set_exception(self._no_start(self._why))
+                ready.set_exception(self._trouble.no_start(self._trouble.why))
         finally:
             end.set()
             _open_connections.discard(self)
+
+    async def _last_words(self) -> None:
+        """They come through another pipe than the end of the messages."""
+        if self._end is not None and self._end.is_set() and self._owner is not None:
+            await asyncio.wait([self._owner], timeout=5.0)
+        await asyncio.sleep(0.02)
 
     def _check(self, protocol: str) -> None:
         wanted = self.server.protocol
@@ -288,14 +286,12 @@ class Connection:
         import mcp
         from mcp_types import Implementation
 
-        from mastra_nb import __version__
-
         handlers, server = self._handlers, self.server
         transport = self._stdio(stack) if isinstance(server, Stdio) else await self._http(stack)
         return mcp.Client(
             _watched(transport, end, lambda: _is_modern(self._ready)),
             mode="legacy" if server.protocol == "2025-11-25" else "auto",
-            client_info=Implementation(name="mastra_nb", version=__version__),
+            client_info=Implementation(name="mastra_nb", version=_version()),
             elicitation_callback=self._elicit if handlers.elicit else None,
             sampling_callback=self._sample if handlers.sample else None,
             list_roots_callback=self._roots if handlers.roots else None,
@@ -314,7 +310,10 @@ class Connection:
         reading, writing = os.pipe()
         errlog = stack.enter_context(os.fdopen(writing, "w"))
         threading.Thread(
-            target=_drain, args=(reading, self._stderr), name="mastra-nb-mcp-stderr", daemon=True
+            target=_drain,
+            args=(reading, self._trouble.stderr),
+            name="mastra-nb-mcp-stderr",
+            daemon=True,
         ).start()
         return stdio_client(
             StdioServerParameters(
@@ -335,7 +334,7 @@ class Connection:
         assert not isinstance(server, Stdio)
 
         async def note(response: Any) -> None:
-            self._status = response.status_code
+            self._trouble.status = response.status_code
 
         http = httpx2.AsyncClient(
             headers=revealed(server.headers),
@@ -392,115 +391,9 @@ class Connection:
 
     async def _heard(self, message: Any) -> None:
         if isinstance(message, Exception):
-            found = re.search(r"input_value='(.*?)', input_type", str(message), re.DOTALL)
-            self._garbage = (found[1] if found else str(message))[:200]
+            self._trouble.heard(message)
         elif getattr(message, "method", "") == "notifications/tools/list_changed":
             self._tools = None
-
-    # --- errors -----------------------------------------------------------------------------
-
-    def _hint(self, first: str = "") -> str:
-        parts = [first] if first else []
-        if self._garbage:
-            parts.append(f'on its stdout, where only messages may be: "{self._garbage}"')
-        said = " | ".join([*self._stderr][-3:])
-        if said:
-            parts.append(f"its last words: {said}")
-        parts.append(f"it is `{self.server.shown}`")
-        return redact("; ".join(" ".join(p.split()) for p in parts))
-
-    def _details(self) -> dict[str, Any]:
-        out: dict[str, Any] = {"server": self.name}
-        if self._stderr:
-            out["stderr"] = [redact(line) for line in self._stderr]
-        if self._status >= 400:
-            out["status"] = self._status
-        return out
-
-    def _no_start(self, why: BaseException) -> MastraError:
-        server = self.server
-        if isinstance(why, MastraError):
-            return why
-        if isinstance(server, Stdio) and isinstance(why, (OSError, ValueError)):
-            what = f'MCP server "{self.name}" cannot be started: '
-            if isinstance(why, FileNotFoundError):
-                missing = server.command
-                if server.cwd is not None and not Path(server.cwd).is_dir():
-                    missing = ""
-                    what += f'there is no folder "{server.cwd}"'
-                else:
-                    what += f'there is no command "{redact(server.command)}"'
-                hint = "install it, or give its full path" if missing else "make it, or change cwd"
-                if missing and " " in missing:
-                    hint = "the command is one word; the rest goes into args=[…]"
-            else:
-                what, hint = what + redact(str(why)), f"it is `{server.shown}`"
-            return ConfigError(what, hint=hint, code="mcp.command")
-        if self._status in (401, 403):
-            return ToolError(
-                f'MCP server "{self.name}" answered {self._status}: it does not let us in',
-                hint='Http(url, headers={"Authorization": "Bearer …"}), or auth=…',
-                code="mcp.unauthorized",
-                details=self._details(),
-            )
-        return ToolError(
-            f'MCP server "{self.name}" could not be reached: {self._reason(why)}',
-            hint=self._hint(),
-            code="mcp.connect",
-            details=self._details(),
-        )
-
-    def _reason(self, why: BaseException) -> str:
-        if self._status >= 400:
-            return f"it answered HTTP {self._status}"
-        if isinstance(why, asyncio.CancelledError):
-            return "it was closed"
-        if isinstance(self.server, Stdio) and getattr(why, "code", None) == _CLOSED:
-            return "it ended before it answered"
-        text = redact(" ".join(str(why).split()))[:300]
-        return text or type(why).__name__
-
-    def _late(self, what: str, timeout: float) -> ToolTimeout:
-        return ToolTimeout(
-            f'MCP server "{self.name}" did not answer "{what}" within {timeout:g} s',
-            hint=self._hint("raise it with timeout=…"),
-            details=self._details(),
-        )
-
-    async def _refused(self, what: str, code: int, error: Exception) -> ToolError:
-        text = redact(str(error))
-        if code == _INVALID_PARAMS:
-            return ToolArgsError(f'MCP server "{self.name}" refused "{what}": {text}')
-        if code == _CLOSED or (self._end is not None and self._end.is_set()):
-            # Its last words come through another pipe.
-            if self._end is not None and self._end.is_set() and self._owner is not None:
-                await asyncio.wait([self._owner], timeout=5.0)
-            await asyncio.sleep(0.02)
-            return ToolFailed(
-                f'MCP server "{self.name}" was lost during "{what}"'
-                + (f": {self._reason(self._why)}" if self._why is not None else ""),
-                hint=self._hint("the next call starts it again"),
-                code="mcp.lost",
-                details=self._details(),
-            )
-        if self._status >= 400 and "error response" in text:
-            text = f"HTTP {self._status}"
-        return ToolFailed(
-            f'MCP server "{self.name}" refused "{what}": {text}',
-            hint="",
-            details={"code": code, **self._details()},
-        )
-
-    def _odd(self, what: str, error: Exception) -> ToolError:
-        if isinstance(error, MastraError):
-            assert isinstance(error, ToolError)
-            return error
-        about = redact(" ".join(str(_innermost(error)).split()))[:300]
-        return ToolFailed(
-            f'MCP server "{self.name}" answered "{what}" with what is no valid answer: {about}',
-            hint=self._hint(),
-            details=self._details(),
-        )
 
 
 _LEVELS = {"debug": "debug", "info": "info", "notice": "info", "warning": "warning"}
@@ -576,15 +469,14 @@ def _drain(reading: int, lines: collections.deque[str]) -> None:
                 lines.append(text)
 
 
+def _version() -> str:
+    # The package itself is above all rows.
+    return str(getattr(sys.modules["mastra_nb"], "__version__", ""))
+
+
 def _import_sdk() -> None:
     import mcp.client.stdio
     import mcp.client.streamable_http  # noqa: F401
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 # At exit the portal would stop under them: processes are ended first, hung ones by force.
