@@ -46,10 +46,19 @@ BACKOFF = 0.5
 MOST_BACKOFF = 8.0
 MAX_PAGES = 100
 
+
+class _Redacted(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), None
+        return True
+
+
 # The SDK logs what a server does wrong with tracebacks; our errors say it. A handler of the
-# user's still gets them.
+# user's still gets them, and the URLs that are asked, without the keys in them.
 logging.getLogger("mcp").addHandler(logging.NullHandler())
 logging.getLogger("client").addHandler(logging.NullHandler())
+for _name in ("httpx2", "mcp.client.streamable_http"):
+    logging.getLogger(_name).addFilter(_Redacted())
 
 
 def need_sdk() -> None:

@@ -46,6 +46,7 @@ TOOLS = {
     "env": ("The names of the environment.", schema()),
     "nonsense": ("Answer with what is no result.", schema()),
     "wrong": ("Refuse the arguments.", schema()),
+    "grow": ("Have one more tool.", schema()),
     "secret": ("Repeat a secret in an error.", schema()),
 }
 
@@ -107,6 +108,10 @@ def called(id: int, name: str, args: dict, meta: dict) -> None:
         ask(id, "sampling/createMessage", params)
     elif name == "folders":
         ask(id, "roots/list", {})
+    elif name == "grow":
+        TOOLS["more"] = ("One more.", schema())
+        send({"method": "notifications/tools/list_changed"})
+        send({"id": id, "result": text("grown")})
     elif name == "env":
         send({"id": id, "result": text(" ".join(sorted(os.environ)))})
     elif name == "nonsense":

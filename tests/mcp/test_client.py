@@ -452,6 +452,33 @@ async def test_an_approval_does_not_outlive_the_description_it_was_given_for(log
     assert said(log).count("call echo") == 1
 
 
+async def test_a_list_of_tools_that_changed_is_read_again(log: Path) -> None:
+    async with MCPClient({"m": server(log)}) as client:
+        first = [t.remote for t in await client.tools()]
+        await client.call("m", "grow")
+        assert [t.remote for t in await client.tools()] == [*first, "more"]
+
+
+async def test_a_question_during_two_calls_is_nobodys(log: Path) -> None:
+    """The older protocol does not say which call it belongs to: no run is suspended for another."""
+    model = ScriptedModel([calls("m_ask", id="1"), calls("m_hang", id="2")], "done")
+    async with MCPClient({"m": server(log, timeout=1)}) as client:
+        await client.tools()
+        waiting = asyncio.create_task(_quietly(client.call("m", "hang")))
+        while "call hang" not in said(log):
+            await asyncio.sleep(0.02)
+        run = Agent(name="a", model=model, tools=[client]).run("go")
+        assert await run == "done"
+        await waiting
+    asked = model.requests[1].messages[-1].parts[0]
+    assert '"action": "cancel"' in asked.output  # type: ignore[union-attr]
+
+
+async def _quietly(what: Any) -> None:
+    with pytest.raises(ToolTimeout):
+        await what
+
+
 async def test_filters_and_prefixes(log: Path) -> None:
     made = server(log, include=["e*", "fail"], exclude=["env"], prefix="x.")
     async with MCPClient({"m": made}) as client:

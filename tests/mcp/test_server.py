@@ -17,7 +17,7 @@ import uvicorn
 
 from mastra_nb import Agent, Mastra, MCPClient, Media, Settings, Text, portal, tool
 from mastra_nb.config import Secret
-from mastra_nb.errors import ConfigError, MastraError, NotFound, ToolError, ToolFailed
+from mastra_nb.errors import ConfigError, MastraError, NotFound, ToolError, ToolFailed, ToolTimeout
 from mastra_nb.events import Custom
 from mastra_nb.mcp.client import Elicitation
 from mastra_nb.mcp.servers import Http, Stdio
@@ -262,6 +262,42 @@ async def test_a_session_that_is_gone_is_replaced() -> None:
         await sessions[first].terminate()
         assert await client.call("s", "ping") == "pong"
         assert [s for s in sessions if s != first]
+
+
+@pytest.mark.parametrize("protocol", REVISIONS)
+async def test_a_call_that_is_given_up_is_stopped_at_the_server(protocol: Any) -> None:
+    stopped: list[str] = []
+
+    @tool
+    async def wait() -> None:
+        """Wait."""
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            stopped.append("wait")
+            raise
+
+    server = MCPServer(Mastra(tools=[wait], settings=Settings()))
+    async with over_http(server) as url:
+        made = Http(url, protocol=protocol, timeout=0.5)
+        async with MCPClient({"s": made}) as client:
+            with pytest.raises(ToolTimeout):
+                await client.call("s", "wait")
+            for _ in range(100):
+                if stopped:
+                    break
+                await asyncio.sleep(0.05)
+    assert stopped == ["wait"]
+
+
+async def test_keys_in_urls_reach_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    async with over_http(small()) as url:
+        key = "sk-proj-canarycanarycanarycanary1234567890"
+        async with MCPClient({"s": Http(f"{url}?api_key={key}")}) as client:
+            assert await client.call("s", "ping") == "pong"
+    ours = [r.getMessage() for r in caplog.records if r.name.startswith(("httpx2", "mcp.client"))]
+    assert ours and not any(key in text for text in ours)
 
 
 async def test_nobody_listens() -> None:
