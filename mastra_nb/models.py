@@ -91,6 +91,16 @@ class Model(Protocol):
     async def invoke(self, request: ModelRequest, ctx: Context) -> Reply: ...
 
 
+class Availability(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a model's provider can be used right now. `why` says what it rests on or what is
+    missing; `models` are the ids that it offers, as far as it was asked.
+    """
+
+    ready: bool
+    why: str
+    models: tuple[str, ...] = ()
+
+
 class ModelCodec(Codec[Reply]):
     """Histories are not copied: a model span's input is a digest, its output names the message."""
 
@@ -242,7 +252,7 @@ _prices: dict[str, Price] = {
     "openai/gpt-5-mini": Price(input=0.25, output=2.00, cached=0.025),
     "openai/gpt-5-nano": Price(input=0.05, output=0.40, cached=0.005),
 }
-_FREE = frozenset({"local", "ollama", "llamacpp", "vllm", "lmstudio"})
+_FREE = frozenset({"local", "ollama", "ollama-v1", "llamacpp", "vllm", "lmstudio"})
 
 
 def set_price(model: str, *, input: float, output: float, cached: float | None = None) -> None:

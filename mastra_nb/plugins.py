@@ -114,10 +114,17 @@ Provider = Callable[[str, str], Any]
 providers = Registry(
     "mastra_nb.providers",
     {
+        "anthropic": "mastra_nb.providers.anthropic:provider",
         "openai": _OPENAI,
+        "openai-chat": _OPENAI,
+        "openai-responses": _OPENAI,
         "openai-compatible": _OPENAI,
         "groq": _OPENAI,
-        "ollama": _OPENAI,
+        "ollama": "mastra_nb.providers.ollama:provider",
+        "ollama-v1": _OPENAI,
+        "google": "mastra_nb.providers.google:provider",
+        "gemini": "mastra_nb.providers.google:provider",
+        "vertex": "mastra_nb.providers.google:provider",
         "mistral": _OPENAI,
         "deepseek": _OPENAI,
         "openrouter": _OPENAI,
@@ -126,6 +133,7 @@ providers = Registry(
         "vllm": _OPENAI,
         "lmstudio": _OPENAI,
         "azure": _OPENAI,
+        "azure-responses": _OPENAI,
         "fireworks": _OPENAI,
         "xai": _OPENAI,
         "cerebras": _OPENAI,
@@ -135,6 +143,29 @@ providers = Registry(
         "nvidia": _OPENAI,
         "perplexity": _OPENAI,
         "local": "mastra_nb.providers.local:provider[local]",
+    },
+)
+
+_EMBED = "mastra_nb.providers.openai:embedder"
+
+Embed = Callable[[str, str], Any]
+"""(provider name, model id) -> `mastra_nb.embedders.Embedder`."""
+
+embedders = Registry(
+    "mastra_nb.embedders",
+    {
+        "openai": _EMBED,
+        "openai-compatible": _EMBED,
+        "azure": _EMBED,
+        "mistral": _EMBED,
+        "openrouter": _EMBED,
+        "together": _EMBED,
+        "fireworks": _EMBED,
+        "nvidia": _EMBED,
+        "llamacpp": _EMBED,
+        "vllm": _EMBED,
+        "lmstudio": _EMBED,
+        "ollama": _EMBED,
     },
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Protocol
+
 import msgspec
 
 
@@ -12,8 +14,22 @@ class ServerEvent(msgspec.Struct, frozen=True):
     event: str = ""
 
 
+class Framing(Protocol):
+    """How events lie in a stream of bytes. `foreign` are first bytes that no such stream has."""
+
+    media_type: ClassVar[str]
+    foreign: ClassVar[bytes]
+
+    def feed(self, chunk: bytes) -> list[ServerEvent]: ...
+
+    def close(self) -> list[ServerEvent]: ...
+
+
 class SSEDecoder:
     """Server-sent events from bytes that may be split anywhere."""
+
+    media_type: ClassVar[str] = "text/event-stream"
+    foreign: ClassVar[bytes] = b"{[<"
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast, get_args
 
-from mastra_nb import __version__, models, plugins
+from mastra_nb import __version__, models
 from mastra_nb._escape import escape
+from mastra_nb.catalog import catalog
 from mastra_nb.errors import NotFound, UsageError, close_matches
 from mastra_nb.events import View
 from mastra_nb.messages import Usage
@@ -110,25 +111,41 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-async def _models(host: Host, _: str) -> None:
-    keys = {model.partition("/")[0]: names for names, model in _config.DEFAULT_MODELS}
+async def _models(host: Host, arg: str) -> None:
+    if arg:
+        await _models_of(host, arg)
+        return
     examples = {model.partition("/")[0]: model for _, model in _config.DEFAULT_MODELS}
+    default = host.model.partition("/")[0]
+    found = await catalog()
+    # What can be used first; of the rest what somebody is likely to want.
+    found.sort(key=lambda e: (not e.state.ready, e.provider not in examples))
     rows = []
-    for name in plugins.providers.names():
-        names = keys.get(name)
-        if name == "local":
-            state = "in this process, needs no key"
-        elif names is None:
-            state = ""
-        elif _config.has_key(names):
-            state = "ready"
-        else:
-            state = f"set {names[0]}"
+    for entry in found:
+        name, state = entry.provider, entry.state
         example = "local" if name == "local" else examples.get(name, f"{name}/…")
-        rows.append(
-            (name, example, state, "default" if host.model.partition("/")[0] == name else "")
-        )
-    show_table(host, ("provider", "write", "key", ""), rows, "no providers")
+        offers = f"; has {_few(state.models)}" if state.models and name != "local" else ""
+        if name == default:
+            example = host.model
+        rows.append((
+            "✓" if state.ready else "", example, state.why + offers,
+            "default" if name == default else "",
+        ))  # fmt: skip
+    show_table(host, ("", "model", "why", ""), rows, "no providers", widest=140)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+async def _models_of(host: Host, provider: str) -> None:
+    (entry,) = await catalog([provider], ask=True)
+    state = entry.state
+    if not state.ready or not state.models:
+        _live.say(f"{provider}: {state.why}")
+        return
+    rows = [(f"{provider}/{name}",) for name in state.models]
+    show_table(host, (f"{provider}: {state.why}",), rows, "", widest=140)
 
 
 async def _agents(host: Host, _: str) -> None:

@@ -138,7 +138,7 @@ RESUME = Spec(
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("", "model, store, replay, agents, versions"),
-    "models": ("", "providers, and which of them have a key"),
+    "models": ("[PROVIDER]", "what can be used right now, and why the rest cannot"),
     "agents": ("", "the agents of this notebook"),
     "runs": ("[all|N]", "runs of this kernel; all or N: of the store"),
     "run": ("[RUN]", "show one run; without an id the newest"),

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
 
 from mastra_nb.config import Secret, secret, variable
 from mastra_nb.context import Context
-from mastra_nb.errors import ConfigError, ModelError, ModelHTTPError, ModelOutputError
+from mastra_nb.errors import (
+    ConfigError,
+    ModelError,
+    ModelHTTPError,
+    ModelOutputError,
+    ModelTimeout,
+)
 from mastra_nb.events import ArgsDelta, Delta, Noted, ReasoningDelta, TextDelta
 from mastra_nb.http.client import Call, Notice, Response, Retry, Timeouts, stream
 from mastra_nb.http.pool import gate
-from mastra_nb.http.sse import ServerEvent, SSEDecoder
+from mastra_nb.http.sse import Framing, ServerEvent, SSEDecoder
 from mastra_nb.messages import Message, Reasoning, Text, ToolCall
-from mastra_nb.models import ModelRequest, Profile, Reply
+from mastra_nb.models import Availability, ModelRequest, Profile, Reply
 from mastra_nb.providers._vendors import Vendor, full_url
 
 _TOO_LONG = (
@@ -28,10 +34,11 @@ _PATIENT = Timeouts(first=600.0, idle=300.0)
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True):
-    """An encoded request; `path` is appended to the base URL."""
+    """An encoded request; `path` is appended to the base URL, `framing` says how it streams."""
 
     path: str
     body: bytes
+    framing: type[Framing] = SSEDecoder
     headers: Mapping[str, str] = {}
 
 
@@ -62,6 +69,9 @@ class HTTPModel:
     """One model of one vendor. Address and key are looked up at each call, never kept."""
 
     kind: ClassVar[Literal["model"]] = "model"
+    # Where a service lists its models, and what it wants to be sent with the question.
+    models_path: ClassVar[str] = "/models"
+    list_headers: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self,
@@ -91,20 +101,23 @@ class HTTPModel:
     def __repr__(self) -> str:
         return f'{type(self).__name__}("{self.name}")'
 
+    @property
+    def vendor(self) -> Vendor:
+        return self._vendor
+
     async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
-        base_url, (key, key_name) = self._find_url(), self._find_key()
+        base_url, (auth, key_name) = self._find_url(), await self._find_auth()
         vendor, label = self._vendor, self._vendor.name
-        wire = self._codec.encode(request, stream=vendor.stream)
+        codec = self._codec_at(base_url)
+        wire = codec.encode(request, stream=vendor.stream)
         headers: dict[str, str | Secret] = {
             "content-type": "application/json",
-            "accept": "text/event-stream" if vendor.stream else "application/json",
+            "accept": wire.framing.media_type if vendor.stream else "application/json",
             **wire.headers,
+            **auth,
         }
-        if key is not None:
-            bearer = vendor.auth_header == "authorization"
-            headers[vendor.auth_header] = Secret(f"Bearer {key.reveal()}") if bearer else key
         call = Call(
-            url=base_url + wire.path, label=label, base_url=base_url, headers=headers,
+            url=self._address(base_url, wire.path), label=label, base_url=base_url, headers=headers,
             body=wire.body,
         )  # fmt: skip
 
@@ -116,7 +129,7 @@ class HTTPModel:
         def hint(status: int, said: str) -> str:
             return self._hint(status, said, base_url, key_name)
 
-        decoder = self._codec.decoder()
+        decoder = codec.decoder()
         try:
             async with stream(
                 call,
@@ -127,7 +140,7 @@ class HTTPModel:
                 on_retry=note,
                 hint=hint,
             ) as response:
-                return await self._read(response, decoder, ctx)
+                return await self._read(response, wire.framing(), decoder, ctx)
         except ModelError as error:
             if decoder.complete and error.code in ("model.truncated", "model.timeout"):
                 return decoder.finish()
@@ -135,25 +148,26 @@ class HTTPModel:
                 error.code = "model.context_length"
             raise
 
-    async def _read(self, response: Response, decoder: Decoder, ctx: Context) -> Reply:
-        sse, settled = SSEDecoder(), False
-        started = False
+    async def _read(
+        self, response: Response, framing: Framing, decoder: Decoder, ctx: Context
+    ) -> Reply:
+        started = settled = False
         async for piece in response:
             if not started:
                 piece = piece.lstrip(b"\xef\xbb\xbf \t\r\n")
                 if not piece:
                     continue
-                if piece[:1] in b"{[<":
+                if piece[:1] in framing.foreign:
                     return await self._read_body(piece, response, ctx)
                 started = True
-            _emit(decoder, sse.feed(piece), ctx)
+            _emit(decoder, framing.feed(piece), ctx)
             if decoder.done:
                 return decoder.finish()
             if decoder.complete and not settled:
                 settled = True
                 response.hurry(_SETTLED)
         try:
-            _emit(decoder, sse.close(), ctx)
+            _emit(decoder, framing.close(), ctx)
         except ModelOutputError as error:
             if not decoder.complete:
                 raise truncated(self._vendor.name) from error
@@ -168,15 +182,78 @@ class HTTPModel:
                 hint="check that the base URL is the address of the API",
                 details={"media_type": response.media_type},
             )
-        reply = self._codec.decode_body(body)
+        reply = self._codec_at(self._find_url()).decode_body(body)
         for delta in deltas(reply.message):
             ctx.emit(delta)
         return reply
+
+    async def available(self, *, ask: bool = False) -> Availability:
+        """Whether it could be called; `ask` also asks a service that has a key which models it
+        has, as is always done with a server that needs none.
+        """
+        try:
+            base_url, (auth, key_name) = self._find_url(), await self._find_auth()
+        except ConfigError as error:
+            return Availability(ready=False, why=error.message.partition(": ")[2] or error.hint)
+        if not ask and self._vendor.needs_key:
+            return Availability(ready=True, why=f"key in {key_name}")
+        call = Call(
+            method="GET", url=self._address(base_url, self.models_path), label=self._vendor.name,
+            base_url=base_url, headers={**self.list_headers, **auth},
+        )  # fmt: skip
+        try:
+            async with stream(
+                call,
+                retry=Retry(retries=0),
+                timeouts=Timeouts(connect=1.0, first=5.0, idle=5.0),
+                hint=lambda status, said: self._hint(status, said, base_url, key_name),
+            ) as response:
+                names = _model_ids(await response.read())
+        except ModelError as error:
+            if isinstance(error, ModelHTTPError) and error.status == 404:
+                return Availability(ready=True, why=f"answers at {base_url}")
+            lost = error.code == "model.unreachable" or isinstance(error, ModelTimeout)
+            what = f"nothing answers at {base_url}" if lost else error.message
+            return Availability(ready=False, why=f"{what}: {error.hint}")
+        return Availability(ready=True, why=f"answers at {base_url}", models=names)
+
+    async def _find_auth(self) -> tuple[dict[str, str | Secret], str]:
+        """The headers that carry the key, and the name of where it is from."""
+        key, name = self._find_key()
+        return self._auth(key), name
+
+    def _auth(self, key: Secret | None) -> dict[str, str | Secret]:
+        if key is None:
+            return {}
+        bearer = self._vendor.auth_header == "authorization"
+        return {self._vendor.auth_header: Secret(f"Bearer {key.reveal()}") if bearer else key}
 
     def _default_timeouts(self, idle: float) -> Timeouts:
         if self._patient:
             return Timeouts(first=_PATIENT.first, idle=max(idle, _PATIENT.idle))
         return Timeouts(idle=idle)
+
+    async def post(self, path: str, body: bytes) -> bytes:
+        """One request to the same service that is neither a chat nor streamed."""
+        base_url, (key, key_name) = self._find_url(), self._find_key()
+        call = Call(
+            url=self._address(base_url, path), label=self._vendor.name, base_url=base_url,
+            body=body, headers={"content-type": "application/json", **self._auth(key)},
+        )  # fmt: skip
+        async with stream(
+            call,
+            retry=self._retry,
+            timeouts=self._timeouts or Timeouts(),
+            gate=gate(self._vendor.name, base_url, self.model_id),
+            hint=lambda status, said: self._hint(status, said, base_url, key_name),
+        ) as response:
+            return await response.read()
+
+    def _codec_at(self, base_url: str) -> Codec:
+        return self._codec
+
+    def _address(self, base_url: str, path: str) -> str:
+        return base_url + path
 
     def _find_url(self) -> str:
         vendor = self._vendor
@@ -221,8 +298,8 @@ class HTTPModel:
         if status in (401, 403):
             return f"check the key in {key_name}" if key_name else f"no key was sent: {keys}"
         if status == 404:
-            if vendor.name == "ollama":
-                return f"fetch the model with `ollama pull {self.model_id}`"
+            if vendor.fetch:
+                return f"fetch the model with `{vendor.fetch} {self.model_id}`"
             return f'check the model name "{self.model_id}" and the base URL {base_url}'
         if status == 402 or (status == 429 and ("quota" in said or "billing" in said)):
             return f'the account at "{vendor.name}" has no credit left'
@@ -233,11 +310,46 @@ class HTTPModel:
         return ""
 
 
+def _model_ids(body: bytes) -> tuple[str, ...]:
+    """The ids in a list of models, in any of the shapes in use; none if it is no such list."""
+    try:
+        listed = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return ()
+    if isinstance(listed, dict):
+        listed = listed.get("data") or listed.get("models")
+    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+    names = (str(row.get("id") or row.get("name") or "") for row in rows)
+    return tuple(sorted(name.removeprefix("models/") for name in names if name))
+
+
 def _too_long(status: int, said: str) -> bool:
     if status == 413:
         return True
     low = said.lower()
     return status in (400, 422) and any(words in low for words in _TOO_LONG)
+
+
+def merged(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """`body` with a user's own fields: objects are merged, lists are joined, the rest replaced."""
+    found = dict(body)
+    for key, value in extra.items():
+        old = found.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = merged(old, value)
+        elif isinstance(old, list) and isinstance(value, list):
+            value = [*old, *value]
+        found[key] = value
+    return found
+
+
+def args_object(text: str) -> dict[str, Any]:
+    """Arguments for an API that takes nothing but an object, also when the text is none."""
+    try:
+        value = msgspec.json.decode(text or "{}")
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        value = None
+    return value if isinstance(value, dict) else {"invalid_json": text}
 
 
 def truncated(label: str) -> ModelHTTPError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import importlib.util
 import logging
 import sys
 import threading
@@ -36,7 +37,7 @@ from mastra_nb.messages import (
     Usage,
     assistant,
 )
-from mastra_nb.models import ModelRequest, Profile, Reply
+from mastra_nb.models import Availability, ModelRequest, Profile, Reply
 from mastra_nb.providers import _weights
 from mastra_nb.providers._llama import (
     Engine,
@@ -104,6 +105,21 @@ class LocalModel:
         outcome = await self._speak(engine, request, ctx)
         finish: Finish = "length" if outcome.finish == "length" else "stop"
         return self._reply(assistant(outcome.text), finish, _plus(usage, outcome), outcome)
+
+    async def available(self, *, ask: bool = False) -> Availability:
+        """Whether it could answer, and whether its weights have to be fetched first."""
+        if importlib.util.find_spec("xllamacpp") is None:
+            return Availability(ready=False, why='pip install "mastra-nb[local]"')
+        names = tuple(_weights.MODELS)
+        if self._id not in names:
+            return Availability(ready=True, why=f'the file "{self._id}"', models=names)
+        try:
+            found = await asyncio.to_thread(_weights.locate, self._id)
+        except ConfigError as error:
+            return Availability(ready=False, why=error.message)
+        size = _weights.human(_weights.model(self._id).bytes)
+        why = "in this process, needs no key" if found else f"fetches {size} at its first use"
+        return Availability(ready=True, why=why, models=names)
 
     def _reply(self, message: Message, finish: Finish, usage: Usage, outcome: Outcome) -> Reply:
         return Reply(

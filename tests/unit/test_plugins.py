@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mastra_nb import models
+from mastra_nb.embedders import resolve as resolve_embedder
 from mastra_nb.errors import MissingExtra, NotFound, PluginError
-from mastra_nb.plugins import Registry, providers, stores
+from mastra_nb.plugins import Registry, embedders, providers, stores
 
 
 @pytest.fixture
@@ -121,3 +123,34 @@ def test_ours() -> None:
     with pytest.raises(NotFound, match='there is no provider "opnai"') as caught:
         providers.load("opnai")
     assert '"openai"' in caught.value.hint
+
+
+def test_a_provider_of_another_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What docs/models.md says under "Your own provider"."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "acme_models.py").write_text(
+        "from mastra_nb.providers.openai import OpenAIModel\n\n"
+        "def provider(name, model_id):\n"
+        '    return OpenAIModel(model_id, base_url="http://127.0.0.1:9/v1", api_key="none")\n\n'
+        "class Embedder:\n"
+        "    dimensions = 3\n"
+        "    def __init__(self, provider, model_id):\n"
+        '        self.name = f"{provider}/{model_id}"\n'
+    )
+    info = tmp_path / "acme_models-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-models\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[mastra_nb.providers]\nacme = acme_models:provider\n\n"
+        "[mastra_nb.embedders]\nacme = acme_models:Embedder\n"
+    )
+    for registry in (providers, embedders):
+        monkeypatch.setattr(registry, "_entry_points", None)
+        monkeypatch.setattr(registry, "_loaded", {})
+    model = models.resolve("acme/roadrunner-1")
+    assert (model.kind, getattr(model, "model_id", "")) == ("model", "roadrunner-1")
+    assert resolve_embedder("acme/e").name == "acme/e"
+    assert "acme" in providers.names()
+    monkeypatch.delitem(sys.modules, "acme_models")

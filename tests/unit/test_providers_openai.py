@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mastra_nb import plugins
 from mastra_nb.config import Secret
 from mastra_nb.errors import ConfigError, NotFound, UsageError
 from mastra_nb.messages import (
@@ -22,8 +23,10 @@ from mastra_nb.messages import (
     user,
 )
 from mastra_nb.models import ModelRequest, ModelSettings
+from mastra_nb.providers._chat import ChatCodec
+from mastra_nb.providers._shared import fits_strict
 from mastra_nb.providers._vendors import VENDORS, full_url
-from mastra_nb.providers.openai import ChatCodec, OpenAIModel, fits_strict, provider
+from mastra_nb.providers.openai import OpenAIModel, provider
 
 PNG = Media(mime="image/png", data=b"\x89PNG")
 CITY = {
@@ -194,14 +197,21 @@ def test_what_a_tool_shows_follows_as_the_users() -> None:
 
 
 @pytest.mark.parametrize(
-    ("vendor", "key"),
-    [("deepseek", "reasoning_content"), ("moonshot", "reasoning_content"), ("openai", None)],
+    ("vendor", "key", "turns"),
+    [
+        ("deepseek", "reasoning_content", ["Look up Oslo.", None, "Look up Oslo."]),
+        ("moonshot", "reasoning_content", ["Look up Oslo.", None, "Look up Oslo."]),
+        ("zai", "reasoning_content", [None, None, "Look up Oslo."]),
+        ("openai", None, []),
+    ],
 )
-def test_reasoning_goes_back_within_its_turn(vendor: str, key: str | None) -> None:
+def test_reasoning_goes_back_within_its_turn_or_always(
+    vendor: str, key: str | None, turns: list[str | None]
+) -> None:
     request = ModelRequest(messages=(*TURN, assistant("Cold."), user("Why?"), *TURN[2:]))
     wire = [m for m in encode(request, vendor)["messages"] if m["role"] == "assistant"]
-    assert [m.get(key) for m in wire if key] == ([None, None, "Look up Oslo."] if key else [])
-    assert "Look up" not in json.dumps(wire[0])
+    assert [m.get(key) for m in wire if key] == turns
+    assert ("Look up" in json.dumps(wire[0])) == (vendor in ("deepseek", "moonshot"))
 
 
 def test_mistral_gets_its_thoughts_as_parts_and_ids_it_accepts() -> None:
@@ -223,31 +233,136 @@ def test_what_a_vendor_wants_back_goes_back_to_it_alone() -> None:
     assert encode(request, "groq")["messages"][1] == {"role": "assistant", "content": "a"}
 
 
-REQUESTS = [
-    ModelRequest(messages=TURN, tools=(WEATHER,), tool_choice="weather"),
-    ModelRequest(messages=TURN, tools=(WEATHER,), tool_choice="required", output=CITY),
-    ModelRequest(
-        messages=(system("s"), user("a"), assistant("b"), assistant(), user("c", PNG)),
-        settings=ModelSettings(temperature=1, top_p=1, max_tokens=5, seed=3, stop=("a", "b")),
-    ),
-    ModelRequest(messages=(user(Media(mime="audio/mpeg", data=b"x")), *TURN[2:])),
-    ModelRequest(messages=(user(Media(mime="application/pdf", data=b"x")),)),
-]
+@pytest.mark.parametrize(
+    ("name", "base_url", "path"),
+    [
+        ("openai/gpt-4o", None, "/chat/completions"),
+        ("openai/gpt-5-mini", None, "/responses"),
+        ("openai/o3", None, "/responses"),
+        ("openai/codex-mini-latest", None, "/responses"),
+        ("openai/o1-pro", None, "/responses"),
+        ("openai/gpt-5", "https://eu.api.openai.com/v1", "/responses"),
+        ("openai/gpt-5", "http://127.0.0.1:9/v1", "/chat/completions"),
+        ("openai-responses/gpt-4o", "http://127.0.0.1:9/v1", "/responses"),
+        ("openai-chat/gpt-5", None, "/chat/completions"),
+        ("azure/gpt-5", "https://x.openai.azure.com", "/chat/completions"),
+        ("azure-responses/gpt-5", "https://x.openai.azure.com", "/responses"),
+        ("groq/openai/gpt-oss-20b", None, "/chat/completions"),
+    ],
+)
+def test_which_api_a_model_is_asked_through(
+    bare: pytest.MonkeyPatch, name: str, base_url: str | None, path: str
+) -> None:
+    vendor, _, model = name.partition("/")
+    if base_url:
+        bare.setenv("AZURE_OPENAI_ENDPOINT" if "azure" in name else "OPENAI_BASE_URL", base_url)
+    made = plugins.providers.load(vendor)(vendor, model)
+    request = ModelRequest(messages=(user("x"),))
+    assert made._codec_at(made._find_url()).encode(request, stream=True).path == path
+    assert made.name == f"{vendor.partition('-')[0]}/{model}"
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_requests_are_what_the_official_sdk_would_send() -> None:
-    types = pytest.importorskip("openai.types.chat.completion_create_params")
-    pydantic = pytest.importorskip("pydantic")
-    adapter = pydantic.TypeAdapter(types.CompletionCreateParamsStreaming)
-    known = set(types.CompletionCreateParamsStreaming.__annotations__)
-    for base in types.CompletionCreateParamsStreaming.__orig_bases__:
-        known |= set(getattr(base, "__annotations__", {}))
-    for model in ("gpt-4o", "o3"):
-        for request in REQUESTS:
-            body = encode(request, model=model)
-            adapter.validate_python(body)
-            assert set(body) <= known
+@pytest.mark.parametrize(
+    ("endpoint", "version", "path", "url"),
+    [
+        ("https://x.openai.azure.com", "", "/responses", "/openai/v1/responses"),
+        ("https://x.openai.azure.com", "preview", "/chat/completions",
+         "/openai/v1/chat/completions?api-version=preview"),
+        ("https://x.openai.azure.com", "2024-10-21", "/chat/completions",
+         "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"),
+        ("https://x.openai.azure.com", "2025-04-01-preview", "/responses",
+         "/openai/responses?api-version=2025-04-01-preview"),
+        ("https://x.openai.azure.com", "2024-10-21", "/embeddings",
+         "/openai/deployments/gpt-4o/embeddings?api-version=2024-10-21"),
+        ("https://x.openai.azure.com/openai/deployments/mine?api-version=2024-10-21", "",
+         "/chat/completions",
+         "/openai/deployments/mine/chat/completions?api-version=2024-10-21"),
+        ("https://x.openai.azure.com/openai/deployments/mine?api-version=2024-10-21", "",
+         "/responses", "/openai/responses?api-version=2024-10-21"),
+    ],
+)  # fmt: skip
+def test_addresses_of_azure(
+    bare: pytest.MonkeyPatch, endpoint: str, version: str, path: str, url: str
+) -> None:
+    bare.setenv("AZURE_OPENAI_ENDPOINT", endpoint)
+    if version:
+        bare.setenv("OPENAI_API_VERSION", version)
+    made = provider("azure", "gpt-4o")
+    assert made._address(made._find_url(), path) == f"https://x.openai.azure.com{url}"
+
+
+def test_a_version_of_azure_is_nothing_to_others(bare: pytest.MonkeyPatch) -> None:
+    bare.setenv("OPENAI_API_VERSION", "2024-10-21")
+    made = provider("openai", "gpt-4o")
+    url = made._address(made._find_url(), "/chat/completions")
+    assert url == "https://api.openai.com/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "wire"),
+    [
+        ("openai/gpt-4o", "high", {}),
+        ("openai/gpt-5", "off", {"reasoning_effort": "minimal"}),
+        ("openai/gpt-5.2", "off", {"reasoning_effort": "none"}),
+        ("openai/o3", "off", {}),
+        ("openai/o3", "low", {"reasoning_effort": "low"}),
+        ("groq/openai/gpt-oss-20b", "high", {"reasoning_effort": "high"}),
+        ("groq/llama-3.3-70b-versatile", "high", {}),
+        ("groq/qwen/qwen3-32b", "medium", {"reasoning_effort": "default"}),
+        ("openrouter/x/y", "off", {"reasoning": {"effort": "none"}}),
+        ("xai/grok-4.3", "off", {"reasoning_effort": "none"}),
+        ("moonshot/kimi-k3", "medium", {"reasoning_effort": "high"}),
+        ("moonshot/kimi-k2.7-code", "off", {}),
+        ("mistral/mistral-small-latest", "low", {"reasoning_effort": "high"}),
+        ("mistral/magistral-medium-latest", "low", {}),
+        ("zai/glm-4.6", "off", {"thinking": {"type": "disabled"}}),
+        ("vllm/Qwen/Qwen3-8B", "off", {"chat_template_kwargs": {"enable_thinking": False}}),
+        ("ollama/qwen3", "low", {"reasoning_effort": "low"}),
+    ],
+)
+def test_how_each_is_asked_to_think(name: str, level: Any, wire: dict[str, Any]) -> None:
+    vendor, _, model = name.partition("/")
+    request = ModelRequest(messages=(user("x"),), settings=ModelSettings(reasoning=level))
+    plain = encode(ModelRequest(messages=(user("x"),)), vendor, model)
+    body = encode(request, vendor, model)
+    assert {k: v for k, v in body.items() if k not in plain} == wire
+
+
+def test_settings_go_only_where_they_exist() -> None:
+    settings = ModelSettings(
+        temperature=0.5, top_k=3, presence_penalty=0.1, seed=1, stop=("x",), parallel_tools=False
+    )
+    request = ModelRequest(messages=(user("x"),), tools=(WEATHER,), settings=settings)
+
+    def sent(vendor: str, model: str) -> set[str]:
+        names = {"temperature", "top_k", "presence_penalty", "seed", "stop", "parallel_tool_calls"}
+        return names & set(encode(request, vendor, model))
+
+    everything = {"temperature", "presence_penalty", "seed", "stop", "parallel_tool_calls"}
+    assert sent("openai", "gpt-4o") == everything
+    assert sent("openai", "gpt-5") == {"seed", "parallel_tool_calls"}
+    assert sent("openai", "gpt-5.2") == everything - {"stop"}
+    assert sent("openrouter", "x/y") == everything | {"top_k"}
+    assert sent("deepseek", "deepseek-chat") == {"temperature", "presence_penalty", "stop"}
+    assert sent("groq", "llama-3.1-8b-instant") == everything - {"presence_penalty"}
+    assert sent("moonshot", "kimi-k2.6") == {"stop"}
+    assert "parallel_tool_calls" not in encode(ModelRequest(messages=(), settings=settings))
+
+
+def test_prompt_caching_can_be_forbidden_where_openai_lets_it() -> None:
+    def body(model: str, cache: bool | None) -> dict[str, Any]:
+        return encode(ModelRequest(messages=(), settings=ModelSettings(cache=cache)), model=model)
+
+    assert body("gpt-5.6", False)["prompt_cache_options"] == {"mode": "explicit"}
+    assert "prompt_cache_options" not in body("gpt-5.6", True) | body("gpt-5.2", False)
+
+
+def test_groq_holds_a_schema_only_with_some_models_and_never_with_tools() -> None:
+    for model, schema in (("openai/gpt-oss-20b", True), ("llama-3.3-70b-versatile", False)):
+        profile = provider("groq", model).profile
+        assert (profile.json_schema, profile.json_with_tools) == (schema, False)
+        body = encode(ModelRequest(messages=(user("x"),), output=CITY), "groq", model)
+        assert (body["response_format"]["type"] == "json_schema") is schema
 
 
 def test_an_unknown_vendor() -> None:
@@ -258,7 +373,7 @@ def test_an_unknown_vendor() -> None:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> pytest.MonkeyPatch:
     for row in VENDORS.values():
-        for name in (*row.key_env, *row.url_env):
+        for name in (*row.key_env, *row.url_env, *row.version_env):
             monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return monkeypatch

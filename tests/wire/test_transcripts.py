@@ -12,8 +12,8 @@ from mastra_nb.events import ArgsDelta, Delta, ReasoningDelta, TextDelta
 from mastra_nb.http.sse import SSEDecoder
 from mastra_nb.messages import Reasoning, ToolCall, Usage
 from mastra_nb.models import Reply
+from mastra_nb.providers._chat import ChatCodec
 from mastra_nb.providers._vendors import VENDORS
-from mastra_nb.providers.openai import ChatCodec
 
 DONE = "[DONE]"
 

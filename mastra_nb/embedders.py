@@ -1,0 +1,66 @@
+"""Embedders: texts to vectors. The protocol, what it answers, and the one named by a string."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from mastra_nb import plugins
+from mastra_nb.errors import ConfigError
+from mastra_nb.messages import Usage
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class EmbedReply(msgspec.Struct, frozen=True, kw_only=True):
+    """`rows` are the vectors in the order of the texts, each little-endian float32 in bytes:
+    what a store keeps, and what becomes an array without a copy.
+    """
+
+    rows: tuple[bytes, ...]
+    usage: Usage = Usage()
+    model: str = ""
+
+    @property
+    def dimensions(self) -> int:
+        return len(self.rows[0]) // 4 if self.rows else 0
+
+    @property
+    def vectors(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """The rows as one array of shape (texts, dimensions)."""
+        import numpy as np
+
+        flat = np.frombuffer(b"".join(self.rows), dtype="<f4")
+        return flat.reshape(len(self.rows), self.dimensions)
+
+
+class Embedder(Protocol):
+    """`dimensions` is the length of its vectors, None if it is the model's own and unknown.
+
+    `embed` raises what a model raises: ModelError and its kinds, ConfigError without a key.
+    """
+
+    name: str
+    dimensions: int | None
+
+    async def embed(self, texts: Sequence[str]) -> EmbedReply: ...
+
+
+def resolve(embedder: str | Embedder) -> Embedder:
+    """An embedder by its string "provider/model", or as it is.
+
+    Raises NotFound for an unknown provider, ConfigError for a string without one.
+    """
+    if not isinstance(embedder, str):
+        return embedder
+    provider, _, model_id = embedder.partition("/")
+    if not model_id:
+        raise ConfigError(
+            f'"{embedder}" names no provider',
+            hint='write "provider/model", for example "openai/text-embedding-3-small"',
+        )
+    made: Embedder = plugins.embedders.load(provider)(provider, model_id)
+    return made
