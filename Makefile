@@ -4,14 +4,14 @@
 PYTHON ?= python3
 VENV := $(or $(MASTRA_NB_VENV),.venv)
 BIN := $(VENV)/bin
-SUITES := tests/test_architecture.py tests/test_docs.py $(wildcard $(addprefix tests/,unit contract flows wire http notebook))
+SUITES := $(wildcard tests/test_*.py) $(wildcard $(addprefix tests/,unit contract flows wire http mcp notebook))
 QUICKSTART := notebooks/00_quickstart.ipynb
 
 # The kernel of the environment wins over one of the same name in the user's home.
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lab docs bench soak browser clean
+.PHONY: help demo test check lab docs bench soak browser mcp clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 - \2/p' Makefile
@@ -41,15 +41,18 @@ docs: $(VENV)/.with-docs ## build the documentation, warnings are errors
 bench: $(VENV)/.with-all,test ## print the performance table
 	$(BIN)/python -m tests.bench
 
-soak: $(VENV)/.with-all,test ## run the tests that take minutes
+soak: $(VENV)/.with-all,test tests/mcp/node_modules/.installed ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow tests
 
 browser: $(VENV)/.with-all,test,browser ## run the tests that drive Chromium
 	$(BIN)/python -m mastra_nb.providers.local pull
 	$(BIN)/python -m pytest tests/browser
 
+mcp: $(VENV)/.with-all,test tests/mcp/node_modules/.installed ## run the MCP conformance suite, client and server
+	$(BIN)/python -m pytest -s tests/mcp
+
 clean: ## remove what the other targets made
-	rm -rf out docs/_build $(VENV)
+	rm -rf out docs/_build tests/mcp/node_modules $(VENV)
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo 'No "$(PYTHON)": install Python 3.11 or newer, or say make PYTHON=/path/to/python3'; exit 1; }
@@ -65,3 +68,8 @@ $(BIN)/python:
 $(VENV)/.with-%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[$*]'
 	@touch '$@'
+
+# Node comes in a wheel, with its npm; the lock file names each package by its hash.
+tests/mcp/node_modules/.installed: tests/mcp/package-lock.json | $(VENV)/.with-all,test
+	$(BIN)/python tests/mcp/install.py
+	@touch $@

@@ -27,7 +27,7 @@ from mastra_nb.runs import Run
 from mastra_nb.schema import Schema, to_json
 from mastra_nb.services import Services, ambient
 from mastra_nb.storage import Store
-from mastra_nb.tools import Tool, ToolApproval, ToolLike, toolset, with_approval
+from mastra_nb.tools import Tool, ToolApproval, ToolLike, gathered, toolset, with_approval
 
 T = TypeVar("T")
 
@@ -101,6 +101,9 @@ class Agent(Generic[T]):
             tools
             if callable(tools)
             else tuple(Tool(t) if isinstance(t, FunctionType) else t for t in tools)
+        )
+        self._has_sources = not callable(self.tools) and any(
+            hasattr(t, "list_tools") for t in self.tools
         )
         self.output = output
         self.memory = Memory() if memory is True else memory or None
@@ -274,14 +277,18 @@ class Agent(Generic[T]):
         )
 
     async def _tools(self, ctx: Context) -> Mapping[str, ToolLike]:
-        tools: Mapping[str, ToolLike] = self.toolset
+        tools: Mapping[str, ToolLike]
         if callable(self.tools):
             found = await made(self.tools(ctx))
             if isinstance(found, str) or not isinstance(found, Iterable):
                 raise ConfigError(
                     f'the tools of "{self.name}" must be a list', hint="tools=[get_weather]"
                 )
-            tools = toolset(found)
+            tools = await gathered(found)
+        elif self._has_sources:
+            tools = await gathered(self.tools)
+        else:
+            tools = self.toolset
         active = self.active_tools
         if active is not None:
             names = await made(active(ctx)) if callable(active) else active

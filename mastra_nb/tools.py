@@ -13,7 +13,7 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, ClassVar, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
@@ -286,10 +286,29 @@ def tool(fn: Callable[P, R] | None = None, /, **options: Any) -> Any:
     return lambda fn: Tool(fn, **options)
 
 
+class ToolSource(Protocol):
+    """What knows its tools only when asked, such as the client of a server."""
+
+    async def list_tools(self) -> Sequence[ToolLike]: ...
+
+
+async def gathered(tools: Iterable[Any]) -> dict[str, ToolLike]:
+    """`toolset`, with the tools of every source among them."""
+    found: list[Any] = []
+    for item in tools:
+        found += await item.list_tools() if hasattr(item, "list_tools") else [item]
+    return toolset(found)
+
+
 def toolset(tools: Iterable[Any]) -> dict[str, ToolLike]:
-    """Tools by name; plain functions become tools. Raises ConfigError for a name used twice."""
+    """Tools by name, without those of sources; plain functions become tools.
+
+    Raises ConfigError for a name used twice.
+    """
     out: dict[str, ToolLike] = {}
     for item in tools:
+        if hasattr(item, "list_tools"):
+            continue
         made: ToolLike
         if isinstance(item, Tool):
             made = item
