@@ -45,8 +45,8 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Agent": "agents", "Blocked": "errors", "Context": "context", "Event": "events",
-    "Limits": "limits", "MCPClient": "mcp.client", "Mastra": "app", "MastraError": "errors", "Media": "messages",
-    "Memory": "memory", "Message": "messages", "ModelSettings": "models",
+    "Limits": "limits", "MCPClient": "mcp.client", "Mastra": "app", "MastraError": "errors",
+    "Media": "messages", "Memory": "memory", "Message": "messages", "ModelSettings": "models",
     "Processor": "processors", "Run": "runs", "RunSuspended": "errors", "Settings": "config",
     "Text": "messages", "Tool": "tools", "ToolRetry": "errors", "Usage": "messages",
     "assistant": "messages", "has_tool_call": "loop", "load_settings": "config",
