@@ -229,7 +229,8 @@ def _state(item: Record) -> list[str]:
     if status in ("running", "streaming"):
         out.append("…")
     elif status == "error":
-        out.append("✗ failed")
+        denied = item.get("error", {}).get("code") == "tool.denied"
+        out.append("✗ denied" if denied else "✗ failed")
     elif status == "cancelled":
         out.append("■ cancelled")
     elif status == "suspended":
