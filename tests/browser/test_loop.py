@@ -1,4 +1,4 @@
-"""What the loop shows in a live JupyterLab: hand-off, background tools, guardrails, a model alone."""
+"""What the loop shows in a live JupyterLab: hand-off, background tools, guardrails, models."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ CELLS = [
     "%ask crawler How big is example.org?",
     "%%agent helper -m leaky_model\n---\nprocessors: [PIIDetector: {strategy: mask}]\n---\nHelp.",
     "%ask helper How do I reach Jane? I am bob@example.com",
-    "%%agent strict -m blocked_model\n---\nprocessors: [PIIDetector: {strategy: block}]\n---\nHelp.",
+    "%%agent strict -m blocked_model\n---\nprocessors: {PIIDetector: {strategy: block}}\n---\nHelp",
     "%ask strict What is her card?",
     "%%agent payer -m paying_model -t pay\n---\nlimits: {cost: 0.10}\n---\nPay.",
     "%ask payer Pay ACME 5",
