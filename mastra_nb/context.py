@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, Protocol, TypeVar
@@ -201,7 +201,14 @@ class Context:
     @property
     def has_spoken(self) -> bool:
         """True once this call has emitted a delta."""
-        return (self._flow is not None and self._flow.fed) or bool(self.run.deltas(self.path))
+        return bool(self.heard)
+
+    @property
+    def heard(self) -> Sequence[str]:
+        """What this model call has said so far, shown or not."""
+        if self._flow is not None:
+            return self._flow.heard
+        return [d.text for d in self.run.deltas(self.path)]
 
     @contextmanager
     def through(self, flow: Flow) -> Iterator[None]:
@@ -401,10 +408,10 @@ class Context:
 
 
 class Flow(Protocol):
-    """What stands between a call and the log; `fed` is True once a delta came to it."""
+    """What stands between a call and the log; `heard` are the texts of the deltas given to it."""
 
     @property
-    def fed(self) -> bool: ...
+    def heard(self) -> Sequence[str]: ...
 
     def __call__(self, ctx: Context, data: Payload, /) -> int: ...
 

@@ -43,9 +43,8 @@ from mastra_nb.models import (
     Wrapper,
     ready,
     resolve,
-    spent_by,
 )
-from mastra_nb.processors import Processor, Silence, TextFilter, Turn, made
+from mastra_nb.processors import Processor, Silence, TextFilter, Turn, counted, made
 from mastra_nb.schema import Schema, find_json, parse_json
 
 
@@ -79,16 +78,10 @@ class _Silent(Wrapper):
         self._timeout = timeout
 
     async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
-        flow = Silence()
         # Time that it waits for a budget is not the judge's.
         async with asyncio.timeout(self._timeout):
-            try:
-                with ctx.through(flow):
-                    reply = await self.inner.invoke(request, ctx)
-            except BaseException as error:
-                if (usage := spent_by(error, request, flow.heard, ctx)) is not None:
-                    ctx.spent(usage)
-                raise
+            with ctx.through(Silence()):
+                reply = await counted(self.inner, request, ctx)
         ctx.spent(reply.usage)
         try:
             verdict = _VERDICT.convert(parse_json(find_json(reply.message.text)))
@@ -238,7 +231,8 @@ class _Judge(Processor):
         if self.apply_to == "input":
             return reply
         message = reply.message
-        after = await self._act(f"{message.reasoning}\n{message.text}", "the answer", ctx)
+        said = "\n".join(filter(None, (message.reasoning, message.text)))
+        after = await self._act(said, "the answer", ctx)
         if after is None:
             return reply
         rest = tuple(p for p in message.parts if not isinstance(p, Text | Reasoning))

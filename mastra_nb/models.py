@@ -12,7 +12,7 @@ import msgspec
 from mastra_nb import plugins
 from mastra_nb.context import Codec, Context, Recorded
 from mastra_nb.errors import Blocked, ConfigError, ModelError, ModelTimeout
-from mastra_nb.events import DELTAS, MessageAdded, Noted, ReasoningDelta, TextDelta
+from mastra_nb.events import MessageAdded, Noted, ReasoningDelta, TextDelta
 from mastra_nb.limits import Need
 from mastra_nb.messages import Finish, Media, Message, Part, Reasoning, Text, ToolSpec, Usage
 from mastra_nb.prices import Price, cost
@@ -144,7 +144,7 @@ class ModelCodec(Codec[Reply]):
         Of an answer that was not let through nothing is kept.
         """
         deltas = ctx.run.deltas(ctx.path)
-        spent = spent_by(error, input, [d.text for d in deltas if isinstance(d, DELTAS)], ctx)
+        spent = spent_by(error, input, ctx)
         if isinstance(error, Blocked) or ctx.withheld:
             return spent
         text = "".join(d.text for d in deltas if isinstance(d, TextDelta))
@@ -261,7 +261,7 @@ class Fallback:
             try:
                 reply = await model.invoke(request, ctx)
             except (ModelError, ConfigError) as error:
-                said = spent_by(error, request, (), ctx)
+                said = spent_by(error, request, ctx)
                 if said is not None:
                     lost = said if lost is None else lost + said
                 if tried == len(self.models) or ctx.has_spoken:
@@ -281,23 +281,15 @@ class Fallback:
         raise AssertionError("unreachable")
 
 
-def spent_by(
-    error: BaseException, request: ModelRequest, heard: Sequence[str], ctx: Context
-) -> Usage | None:
-    """What a call has spent that failed with `error` after it had said `heard`: what the provider
-    has told, or an estimate if it broke off while it was answered; None if nothing was answered.
-
-    Hidden thinking is not in the estimate.
+def spent_by(error: BaseException, request: ModelRequest, ctx: Context) -> Usage | None:
+    """What a call has spent that failed with `error`: what the provider has told, or an estimate
+    if it broke off while it was answered; None if nothing was answered.
     """
     told = error.details.get("usage") if isinstance(error, ModelError) else None
     if isinstance(told, dict):
         usage = msgspec.convert(told, Usage)
-    elif heard or _was_under_way(error):
-        said = -(-sum(len(text.encode(errors="replace")) for text in heard) // _BYTES)
-        most = [n for n in (request.settings.max_tokens, ctx.max_tokens) if n is not None]
-        usage = Usage(
-            input=_estimated_input(request), output=min([said, *most]), calls=1, estimated=True
-        )
+    elif (heard := ctx.heard) or _was_under_way(error):
+        usage = _estimated(request, heard, ctx)
     else:
         return None
     return usage if ctx.price is None else ctx.price(usage)
@@ -310,7 +302,10 @@ def _was_under_way(error: BaseException) -> bool:
     return not isinstance(error, Exception)
 
 
-def _estimated_input(request: ModelRequest) -> int:
+def _estimated(request: ModelRequest, heard: Sequence[str], ctx: Context) -> Usage:
+    """More than a tokenizer would say of nearly every text; hidden thinking is not in it."""
+    said = -(-sum(len(text.encode(errors="replace")) for text in heard) // _BYTES)
+    most = [n for n in (request.settings.max_tokens, ctx.max_tokens) if n is not None]
     size = len(msgspec.json.encode((request.messages, request.tools, request.output)))
     media = [
         len(part.data)
@@ -319,7 +314,8 @@ def _estimated_input(request: ModelRequest) -> int:
         if isinstance(part, Media) and part.data is not None
     ]
     text = size - sum(4 * -(-n // 3) for n in media)
-    return -(-text // _BYTES) + sum(-(-n // _MEDIA_BYTES) for n in media)
+    asked = -(-text // _BYTES) + sum(-(-n // _MEDIA_BYTES) for n in media)
+    return Usage(input=asked, output=min([said, *most]), calls=1, estimated=True)
 
 
 # Bytes that surely hold a token: texts have 2 to 5 for each, pictures and documents far more.
@@ -343,7 +339,13 @@ class Priced(Wrapper):
             request = msgspec.structs.replace(request, settings=settings)
         ctx.price = self.price
         reply = await self.inner.invoke(request, ctx)
-        usage = self.price(reply.usage)
+        usage = reply.usage
+        if not usage.total and usage.cost is None:
+            # Some servers do not count.
+            said = [getattr(p, "text", "") or getattr(p, "args", "") for p in reply.message.parts]
+            calls = max(1, usage.calls)
+            usage = msgspec.structs.replace(_estimated(request, said, ctx), calls=calls)
+        usage = self.price(usage)
         return reply if usage is reply.usage else msgspec.structs.replace(reply, usage=usage)
 
     def price(self, usage: Usage) -> Usage:

@@ -281,14 +281,8 @@ class Filtered(Wrapper):
         return reply
 
     async def _through(self, flow: _Flow, request: ModelRequest, ctx: Context) -> Reply:
-        try:
-            with ctx.through(flow):
-                return await self.inner.invoke(request, ctx)
-        except BaseException as error:
-            # Nobody else knows how much was said.
-            if (usage := spent_by(error, request, flow.heard, ctx)) is not None:
-                ctx.spent(usage)
-            raise
+        with ctx.through(flow):
+            return await counted(self.inner, request, ctx)
 
     def _chain(self) -> _Chain:
         return _Chain([p.process_output_stream(self._turn) for p in self._stream])
@@ -298,7 +292,8 @@ class Filtered(Wrapper):
         parts: list[Part | None] = [*message.parts]
         for kind in (Text, Reasoning):
             chain = self._chain()
-            places = [i for i, p in enumerate(parts) if isinstance(p, kind)]
+            # One without text stands for something that a provider wants back.
+            places = [i for i, p in enumerate(parts) if isinstance(p, kind) and p.text]
             for i in places:
                 part = parts[i]
                 assert isinstance(part, Text | Reasoning)
@@ -309,6 +304,16 @@ class Filtered(Wrapper):
                         msgspec.structs.replace(part, text=text, extra=None) if text else None
                     )
         return msgspec.structs.replace(message, parts=tuple(p for p in parts if p is not None))
+
+
+async def counted(model: Model, request: ModelRequest, ctx: Context) -> Reply:
+    """The model's reply behind a flow: nobody else knows how much was said if it breaks off."""
+    try:
+        return await model.invoke(request, ctx)
+    except BaseException as error:
+        if (usage := spent_by(error, request, ctx)) is not None:
+            ctx.spent(usage)
+        raise
 
 
 class _Chain:
@@ -338,10 +343,6 @@ class Silence:
     def __init__(self) -> None:
         self.heard: list[str] = []
 
-    @property
-    def fed(self) -> bool:
-        return bool(self.heard)
-
     def __call__(self, ctx: Context, data: Payload, /) -> int:
         if not isinstance(data, DELTAS):
             return ctx.run.emit(ctx.path, ctx.parent, data)
@@ -369,7 +370,7 @@ class _Flow(Silence):
 
     def rest(self, message: Message, ctx: Context) -> None:
         """What was held back, for whoever reads along."""
-        if not self.fed:
+        if not self.heard:
             return
         if rest := _after(message.reasoning, "".join(self._thought)):
             ctx.emit(ReasoningDelta(text=rest))

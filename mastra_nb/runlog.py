@@ -26,6 +26,7 @@ from mastra_nb.events import (
     DELTAS,
     SPEAKERS,
     Custom,
+    Delta,
     ErrorInfo,
     Event,
     MessageAdded,
@@ -281,9 +282,9 @@ class RunLog:
         for span in reversed([s for s in view.spans.values() if s.ended is None]):
             self.emit(span.path, span.parent, SpanEnded(status="cancelled"))
 
-    def deltas(self, span: str) -> list[Payload]:
+    def deltas(self, span: str) -> list[Delta]:
         """The deltas of the span's current attempt, in order."""
-        out: list[Payload] = []
+        out: list[Delta] = []
         for event in reversed(self.events):
             if event.span == span:
                 if isinstance(event.data, DELTAS):

@@ -354,7 +354,8 @@ async def test_arguments_are_looked_at_and_never_changed() -> None:
 async def test_what_a_provider_wants_back_is_sent_back() -> None:
     block = Text(text="", extra={"anthropic": {"type": "server_tool_use"}})
     hidden = Reasoning(text="", extra={"anthropic": {"type": "redacted_thinking"}})
-    line = Message(role="assistant", parts=(hidden, block, Text(text="Hi."), calls("look")))
+    parts = (hidden, block, Text(text="Hi."), block, calls("look"))
+    line = Message(role="assistant", parts=parts)
     model = ScriptedModel(line, "Ok.")
     look = Tool(lambda: 1, name="look")
     guards = [PIIDetector(), SystemPromptScrubber()]
