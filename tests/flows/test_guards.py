@@ -591,3 +591,33 @@ async def test_a_function_may_know_the_language() -> None:
     for other in ("hei", "?", "hello!"):
         with pytest.raises(Blocked):
             await agent.run(other)
+
+
+# At rest
+
+
+async def test_what_a_run_keeps_of_its_input(tmp_path: Path) -> None:
+    app = Mastra(storage=f"sqlite:///{tmp_path}/m.db")
+    inner = Agent(name="inner", model=ScriptedModel("Ok.", repeat=True), processors=[PIIDetector()])
+
+    @tool
+    async def ask(ctx: Context) -> list[str]:
+        """Ask."""
+        return [await inner.run(f"{who}@example.org") for who in ("ann", "bob")]
+
+    outer = app.add(Agent(name="outer", model=ScriptedModel(calls("ask"), "Done."), tools=[ask]))
+    run = outer.run([user(f"I am {MAIL}")])
+    assert await run == "Done."
+    started = [e for e in run.log.events if isinstance(e.data, SpanStarted)]
+    inside = [e for e in started if e.data.name == "inner"]
+    assert [e.data.input for e in inside] == ["[email]"] * 2
+    assert len({e.span for e in inside}) == 2
+    assert MAIL in repr(started[0].data.input)  # "outer" has no guard
+
+    guarded = app.add(outer.replace(name="guarded", processors=[PIIDetector(strategy="block")]))
+    run = guarded.run([user(f"I am {MAIL}")])
+    with pytest.raises(Blocked, match="found email in the prompt"):
+        await run
+    assert MAIL not in repr(run.log.events)
+    assert "I am [email]" in repr((await app.get_run(run.id)).input)
+    await app.close()
