@@ -184,6 +184,7 @@ async def test_a_stream_is_closed_at_the_first_match() -> None:
         began = time.perf_counter()
         with pytest.raises(Blocked, match="found email in the answer"):
             await read(run, shown)
+        await asyncio.wait_for(server.gone.wait(), 1)
         assert time.perf_counter() - began < 5
         said = "".join(shown)
         assert said.startswith("word0 word1 ")
