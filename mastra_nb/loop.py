@@ -169,6 +169,7 @@ class _Loop:
             if calls := reply.message.tool_calls:
                 if step + 1 == plan.max_steps:
                     break
+                begun = ""
                 wrong = await self._run_tools(calls, tools, step)
                 for call in calls if plan.handoffs else ():
                     if call.name in plan.handoffs:

@@ -11,7 +11,14 @@ import msgspec
 
 from mastra_nb import plugins
 from mastra_nb.context import Codec, Context, Recorded
-from mastra_nb.errors import Blocked, ConfigError, ModelError, ModelTimeout
+from mastra_nb.errors import (
+    Blocked,
+    ConfigError,
+    ModelError,
+    ModelOutputError,
+    ModelRefused,
+    ModelTimeout,
+)
 from mastra_nb.events import MessageAdded, Noted, ReasoningDelta, TextDelta
 from mastra_nb.limits import Need
 from mastra_nb.messages import Finish, Media, Message, Part, Reasoning, Text, ToolSpec, Usage
@@ -298,7 +305,8 @@ def spent_by(error: BaseException, request: ModelRequest, ctx: Context) -> Usage
 def _was_under_way(error: BaseException) -> bool:
     """Whether a service may have worked on a call before its first word."""
     if isinstance(error, ModelError):
-        return isinstance(error, ModelTimeout) or error.code == "model.truncated"
+        answered = isinstance(error, ModelTimeout | ModelOutputError | ModelRefused)
+        return answered or error.code == "model.truncated"
     return not isinstance(error, Exception)
 
 

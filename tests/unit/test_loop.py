@@ -686,6 +686,8 @@ async def test_a_paused_answer_goes_on() -> None:
     assert model.requests[1].messages[-1] == first.message
     assert [m.role for m in model.requests[2].messages] == ["user", "assistant", "assistant"]
     assert [m.text for m in await agent.history("paused")] == ["x", "I search. ", "", "Found."]
+    model = ScriptedModel(first, calls("echo", n=1), "Found.")
+    assert await agent.replace(model=model, tools=[echo]).run("x") == "Found."
     endless = ScriptedModel(first, repeat=True)
     with pytest.raises(LimitExceeded, match="no answer after 4 steps"):
         await agent.replace(model=endless, max_steps=4).run("x")

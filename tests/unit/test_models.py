@@ -12,6 +12,7 @@ from mastra_nb.errors import (
     LimitExceeded,
     ModelError,
     ModelHTTPError,
+    ModelOutputError,
     ModelRefused,
     ModelTimeout,
     NotFound,
@@ -234,9 +235,10 @@ async def test_a_call_that_broke_off_is_estimated() -> None:
     assert 10_000 < seen.input < 10_200
     assert await spent([], cut) is None
     assert await spent([], ModelHTTPError("no", status=500)) is None
-    late = await spent([], ModelTimeout("late"))
-    assert late is not None
-    assert (late.output, late.estimated) == (0, True)
+    for error in (ModelTimeout("late"), ModelOutputError("garbage"), ModelRefused("no")):
+        late = await spent([], error)
+        assert late is not None
+        assert (late.output, late.estimated) == (0, True)
     told = ModelError("cut", details={"usage": {"input": 3, "output": 4, "calls": 1}})
     known = await spent(["z" * 100], told)
     assert known == Usage(input=3, output=4, calls=1, cost=pytest.approx(11e-6))
