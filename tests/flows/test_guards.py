@@ -526,7 +526,7 @@ async def test_what_a_broken_call_has_cost_is_estimated() -> None:
         return Reply(message=assistant("Ok."), usage=Usage(input=1, calls=1, cost=cost))
 
     slow = ScriptedModel("x" * 4000, name="p/slow", delay=0.02, piece=100)
-    sub = Agent(name="sub", model=slow, limits=Limits(seconds=0.15))
+    sub = Agent(name="sub", model=slow, limits=Limits(seconds=0.4))
     boss = ScriptedModel(calls("sub", prompt="y" * 2000), said(0.001))
     run = Agent(name="boss", model=boss, tools=[sub]).run("x", limits=Limits(cost=1.0))
     assert await run == "Ok."
@@ -547,31 +547,34 @@ async def test_what_a_broken_call_has_cost_is_estimated() -> None:
     assert fold(run.log.events).usage == run.usage
 
 
-async def test_seconds_of_a_sub_agent_are_spent_once() -> None:
+@pytest.mark.parametrize(("worked", "waited"), [(100.0, 0.0), (10.0, 900.0)])
+async def test_seconds_of_a_sub_agent_are_spent_once(worked: float, waited: float) -> None:
     @tool(needs_approval=True)
     async def act() -> str:
         """Act."""
-        await asyncio.sleep(0.3)
         return "acted"
 
-    @tool
-    async def wait() -> str:
-        """Wait."""
-        await asyncio.sleep(0.3)
-        return "waited"
-
-    def sub(seconds: float) -> Agent[Any]:
-        model = ScriptedModel(calls("wait"), calls("act"), "Done.")
-        return Agent(name="sub", model=model, tools=[act, wait], limits=Limits(seconds=seconds))
-
-    for seconds, said in ((0.45, "took longer than 0.45 s"), (5, "Done.")):
-        model = ScriptedModel(calls("sub", prompt="x"), "Well.")
-        run: Any = Agent(name="boss", model=model, tools=[sub(seconds)]).run("x")
-        with pytest.raises(RunSuspended):
-            await run
-        await asyncio.sleep(0.3)  # that it waits is not counted
-        assert await run.resume({"approved": True}) == "Well."
-        assert said in repr(model.requests[1].messages[-1])
+    model = ScriptedModel(calls("act"), "Done.")
+    sub = Agent(name="sub", model=model, tools=[act], limits=Limits(seconds=50))
+    top = ScriptedModel(calls("sub", prompt="x"), "Well.")
+    boss = Agent(name="boss", model=top, tools=[sub])
+    run = boss.run("x")
+    with pytest.raises(RunSuspended):
+        await run
+    log, at = [], 0.0
+    for event in run.log.events:
+        if not event.durable:
+            continue
+        # It thinks, and before that the boss does; then it waits.
+        if event.span.endswith("sub[0.0]/model[0]") and isinstance(event.data, SpanEnded):
+            at += worked
+        if event.span.endswith("boss/model[0]") and isinstance(event.data, SpanEnded):
+            at += waited
+        log.append(msgspec.structs.replace(event, at=at))
+    assert await boss.load(run.id, "x", past=log).resume({"approved": True}) == "Well."
+    told = repr(top.requests[1].messages[-1])
+    assert ("took longer than 50 s" in told) == (worked > 50)
+    assert ("Done." in told) == (worked < 50)
 
 
 # Languages

@@ -133,7 +133,7 @@ async def test_time_that_a_judge_waits_for_its_budget_is_not_its_own() -> None:
             ctx.call(ScriptedModel("x" * 80, delay=0.02), ModelRequest(messages=()), codec=MODEL)
         )
         await asyncio.sleep(0.01)
-        await PromptInjectionDetector(ScriptedModel(GOOD), timeout=0.1).process_input(
+        await PromptInjectionDetector(ScriptedModel(GOOD), timeout=0.15).process_input(
             Turn("", prompt=[user("x")]), ctx
         )
         assert other.done()
