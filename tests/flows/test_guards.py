@@ -259,6 +259,24 @@ async def test_what_is_redacted_in_a_prompt_is_nowhere(tmp_path: Path) -> None:
     await app.close()
 
 
+async def test_a_note_is_made_once_of_each_place() -> None:
+    model = ScriptedModel(calls("look"), "Ok.", "Ok.")
+    agent = Agent(
+        name="a", model=model, tools=[Tool(lambda: MAIL, name="look")], memory=True,
+        processors=[PIIDetector(strategy="warn")],
+    )  # fmt: skip
+    notes = []
+    for prompt in (f"I am {MAIL}", "again"):
+        run = agent.run(prompt, thread="noted")
+        assert await run == "Ok."
+        notes += [e.data.text for e in run.log.events if hasattr(e.data, "level")]
+    assert notes == [
+        "PIIDetector found email in the prompt (1 times)",
+        'PIIDetector found email in the result of "look" (1 times)',
+        "PIIDetector found email in what is sent (2 times)",  # the history
+    ]
+
+
 async def test_a_prompt_of_messages_keeps_what_is_no_text() -> None:
     model = ScriptedModel("Ok.")
     prompt = [user("before"), assistant(f"{MAIL} is yours"), user(f"mine is {MAIL}")]
