@@ -348,8 +348,8 @@ class Priced(Wrapper):
         ctx.price = self.price
         reply = await self.inner.invoke(request, ctx)
         usage = reply.usage
-        if not usage.total and usage.cost is None:
-            # Some servers do not count.
+        if not usage.total and usage.cost is None and ctx.meter.scarce:
+            # Some servers do not count, and a budget must.
             said = [getattr(p, "text", "") or getattr(p, "args", "") for p in reply.message.parts]
             calls = max(1, usage.calls)
             usage = msgspec.structs.replace(_estimated(request, said, ctx), calls=calls)

@@ -78,6 +78,8 @@ def record(
             "reasoning": usage.reasoning,
             "cost": usage.cost,
         }
+        if usage.estimated:
+            out["usage"]["estimated"] = True
     if thread:
         out["thread"] = valid(thread)
     return out

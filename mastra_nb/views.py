@@ -250,9 +250,10 @@ def _footer(run: Record) -> list[str]:
     # A call that was cut off never says what it used.
     if usage and (usage["input"] or usage["output"]):
         cached = f" ({usage['cached']:,} cached)" if usage["cached"] else ""
-        out.append(f"{usage['input']:,} in{cached} / {usage['output']:,} out tokens")
+        about = "~" if usage.get("estimated") else ""
+        out.append(f"{about}{usage['input']:,} in{cached} / {about}{usage['output']:,} out tokens")
         if usage["cost"] is not None:
-            out.append(_dollars(usage["cost"]))
+            out.append(about + _dollars(usage["cost"]))
         else:
             out.append("cost unknown")
     if "seconds" in run:

@@ -85,7 +85,7 @@ class Broken(Processor):
         Broken(Blocked("no")),
         Broken(LimitExceeded("no more")),
     ],
-    ids=repr,
+    ids=lambda guard: type(guard).__name__,
 )
 @pytest.mark.parametrize("streams", [True, False])
 async def test_nothing_of_a_blocked_answer_is_anywhere(

@@ -244,9 +244,13 @@ async def test_a_call_that_broke_off_is_estimated() -> None:
     assert known == Usage(input=3, output=4, calls=1, cost=pytest.approx(11e-6))
 
 
-async def test_a_server_that_does_not_count_is_estimated() -> None:
+async def test_a_server_that_does_not_count_is_estimated_for_a_budget() -> None:
     line = Reply(message=assistant("z" * 10, calls("f", a="b")), usage=Usage(calls=1))
-    run = language_model(ScriptedModel(line, name="p/broken")).run("y" * 100)
+    free = language_model(ScriptedModel(line, name="p/broken")).run("y" * 100)
+    await free
+    assert (free.usage.total, free.usage.estimated) == (0, False)
+    model = language_model(ScriptedModel(line, name="p/broken"))
+    run = model.run("y" * 100, limits=Limits(tokens=10_000))
     await run
     assert run.usage.estimated
     assert run.usage.output == 10
