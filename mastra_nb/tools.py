@@ -236,8 +236,11 @@ class _Approved:
         self.background = getattr(inner, "background", False)
 
     async def invoke(self, input: Any, ctx: Context, /) -> Any:
-        if isinstance(input, dict) and await _decides(self._decide, self.name, input):
-            input = ask_approval(self.name, input, self.spec.parameters, ctx) or input
+        if not isinstance(input, dict):
+            raise ToolArgsError(f'the arguments of "{self.name}" are wrong: not a JSON object')
+        if await _decides(self._decide, self.name, input):
+            other = ask_approval(self.name, input, self.spec.parameters, ctx)
+            input = input if other is None else other
         return await self._inner.invoke(input, ctx)
 
 

@@ -539,7 +539,7 @@ async def test_agents_that_hand_over_for_ever_run_out_of_steps() -> None:
     two = Agent(name="two", model=ScriptedModel(calls("transfer_to_one"), repeat=True))
     one.handoffs, two.handoffs = [two], [one]
     run = one.replace(max_steps=5).run("x")
-    with pytest.raises(LimitExceeded, match="no answer after 1 steps"):
+    with pytest.raises(LimitExceeded, match="no answer after 5 steps"):
         await run
     assert run.usage.calls == 5
 
@@ -626,3 +626,21 @@ async def test_the_budget_holds_in_the_background() -> None:
     )
     with pytest.raises(LimitExceeded, match="2 tool calls"):
         await run
+
+
+async def test_a_turn_that_is_stopped_hears_of_its_background_first() -> None:
+    ran: list[int] = []
+
+    @tool(background=True, needs_approval=True)
+    async def spend(n: int) -> int:
+        ran.append(n)
+        return n
+
+    model = ScriptedModel(calls("spend", n=3))
+    run = Agent(name="a", model=model, tools=[spend], stop_when=step_count_is(1)).run("go")
+    with pytest.raises(RunSuspended):
+        await run
+    resumed = run.resume({"approved": True})
+    assert await resumed == ""
+    assert ran == [3]
+    assert resumed.messages[-1].text == 'Task "spend[0.0]" has finished: 3'
