@@ -353,14 +353,23 @@ class Agent(Generic[T]):
 
     def _services(self) -> Services | None:
         """Its application's; else None (the run finds the ambient ones). Where there is no store
-        at all, agents that remember share one in memory.
+        at all, agents that remember, or ask or hand over to one that does, share one in memory.
         """
         services = self.services or ambient()
-        if self.memory is None or services.store is not None:
+        if services.store is not None or not _remembers(self, set()):
             return self.services
         services = copy.copy(services)
         services.store = _store_in_memory()
         return services
+
+
+def _remembers(agent: Agent[Any], seen: set[Agent[Any]]) -> bool:
+    if agent.memory is not None:
+        return True
+    seen.add(agent)
+    tools = () if callable(agent.tools) else agent.tools
+    others = [a for a in (*agent.handoffs, *tools) if isinstance(a, Agent) and a not in seen]
+    return any(_remembers(a, seen) for a in others)
 
 
 @functools.cache

@@ -447,4 +447,6 @@ def error_info(error: BaseException) -> ErrorInfo:
     if isinstance(error, MastraError):
         again = isinstance(error, Blocked) and error.retry
         return ErrorInfo(code=error.code, message=error.message, hint=error.hint, retry=again)
-    return ErrorInfo(code=type(error).__name__, message=str(error) or type(error).__name__)
+    # The type says as much as the text: "'city'" alone is no message.
+    name = type(error).__name__
+    return ErrorInfo(code=name, message=f"{name}: {error}" if str(error) else name)

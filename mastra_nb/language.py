@@ -19,7 +19,7 @@ from typing import (
 import msgspec
 
 from mastra_nb.context import Codec, Context, Recorded
-from mastra_nb.errors import ConfigError, ModelOutputError, SchemaError
+from mastra_nb.errors import ConfigError, ModelOutputError, SchemaError, close_matches
 from mastra_nb.limits import Limits
 from mastra_nb.messages import Message, ToolSpec, system, user
 from mastra_nb.models import (
@@ -308,10 +308,16 @@ class LanguageModel:
         Raises SchemaError for a prompt or a type that cannot be asked with, ModelError.
         """
         services = self.services or ambient()
-        messages = prompt_messages(prompt)
+        messages, specs = prompt_messages(prompt), _specs(tools)
+        names = [s.name for s in specs]
+        if tool_choice not in ("auto", "none", "required", *names):
+            raise ConfigError(
+                f'"{tool_choice}" is to be called, which is none of the tools',
+                hint=close_matches(tool_choice, names) if names else "tools=[...]",
+            )
         request = ModelRequest(
             messages=((system(instructions),) if instructions else ()) + tuple(messages),
-            tools=_specs(tools),
+            tools=specs,
             tool_choice=tool_choice,
             settings=_settings(settings),
         )

@@ -8,11 +8,10 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
 
-from mastra_nb.context import Context
+from mastra_nb.context import Context, error_info
 from mastra_nb.errors import (
     Blocked,
     LimitExceeded,
-    MastraError,
     ModelOutputError,
     ModelRefused,
     SchemaError,
@@ -522,7 +521,7 @@ def _ends_turn(error: Exception, ctx: Context) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    return error.message if isinstance(error, MastraError) else f"{type(error).__name__}: {error}"
+    return error_info(error).message
 
 
 def _failed(call: ToolCall, text: str) -> ToolResult:

@@ -302,3 +302,17 @@ async def test_a_hand_off_and_a_tool_cannot_share_a_name() -> None:
 def test_a_request_context_is_a_mapping() -> None:
     with pytest.raises(UsageError, match="request_context"):
         agent().run("x", request_context=["u1"])  # type: ignore[arg-type]
+
+
+async def test_who_is_asked_remembers_beside_one_who_does_not() -> None:
+    """No store, and the first agent has no memory: the other one's thread is kept anyway."""
+    for way in ("tools", "handoffs"):
+        thread = f"beside-{way}"
+        other = Agent(name="other", model=ScriptedModel("Yes."), memory=True, thread=thread)
+        asks = calls("other", prompt="p") if way == "tools" else calls("transfer_to_other")
+        middle = agent(asks, "Done.", **{way: [other]})
+        first = Agent(
+            name="first", model=ScriptedModel(calls("a", prompt="p"), "Ok."), tools=[middle]
+        )
+        await first.run("go")
+        assert [m.text for m in await other.history()][-1:] == ["Yes."]

@@ -197,3 +197,8 @@ def test_a_partial_collection_is_of_its_own_kind(kind: Any, whole: Any) -> None:
 def test_tools_that_are_no_list() -> None:
     with pytest.raises(ConfigError, match="must be a list"):
         LanguageModel(ScriptedModel()).run("x", tools=print)  # type: ignore[arg-type]
+
+
+def test_a_tool_that_is_to_be_called_must_be_there() -> None:
+    with pytest.raises(ConfigError, match="none of the tools"):
+        LanguageModel(ScriptedModel()).run("x", tool_choice="search")

@@ -23,7 +23,7 @@ from mastra_nb.errors import (
 )
 from mastra_nb.limits import Limits
 from mastra_nb.loop import StepResult, has_tool_call, step_count_is
-from mastra_nb.messages import Message, Reasoning, Text, ToolCall, ToolResult, assistant
+from mastra_nb.messages import Message, Reasoning, Text, ToolCall, ToolResult, ToolSpec, assistant
 from mastra_nb.models import ModelRequest, Profile, Reply
 from mastra_nb.processors import Processor, Turn
 from mastra_nb.testing import ScriptedModel, calls
@@ -644,3 +644,33 @@ async def test_a_turn_that_is_stopped_hears_of_its_background_first() -> None:
     assert await resumed == ""
     assert ran == [3]
     assert resumed.messages[-1].text == 'Task "spend[0.0]" has finished: 3'
+
+
+async def test_a_failure_is_told_in_the_same_words_when_a_run_is_resumed() -> None:
+    class Broken:
+        kind = "tool"
+        name = "broken"
+        spec = ToolSpec(name="broken", description="", parameters={"type": "object"})
+
+        async def invoke(self, input: Any, ctx: Context) -> None:
+            raise KeyError("city")
+
+    @tool(needs_approval=True)
+    async def ask() -> str:
+        return "ok"
+
+    model = ScriptedModel(calls("broken"), [calls("broken"), calls("ask")], "Done.")
+    run = Agent(name="a", model=model, tools=[Broken(), ask]).run("go")
+    with pytest.raises(RunSuspended):
+        await run
+    run = run.resume({"approved": True})
+    assert await run == "Done."
+    told = [p.output for m in run.messages for p in m.parts if isinstance(p, ToolResult)]
+    assert told == ["KeyError: 'city'", "KeyError: 'city'", "ok"]
+
+
+async def test_an_error_that_is_not_ours_is_shown_with_its_type() -> None:
+    run = Agent(name="a", model=ScriptedModel(KeyError("city"))).run("go")
+    with pytest.raises(KeyError):
+        await run
+    assert "KeyError: 'city'" in run._repr_mimebundle_()["text/plain"]
