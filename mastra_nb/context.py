@@ -277,6 +277,11 @@ class Context:
         try:
             try:
                 output = await target.invoke(input, child)
+            except BaseExceptionGroup as group:
+                # A TaskGroup wraps what its tasks raise; that one waits is more than that.
+                if waiting := group.subgroup(Suspend):
+                    raise _first(waiting) from None
+                raise
             finally:
                 child.over = True
                 if child.tasks:
@@ -441,6 +446,10 @@ class _Value:
     async def invoke(self, _: None, ctx: Context) -> Any:
         made = self._make()
         return to_json(await made if isinstance(made, Awaitable) else made)
+
+
+def _first(error: BaseException) -> BaseException:
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 def error_info(error: BaseException) -> ErrorInfo:

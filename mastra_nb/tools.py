@@ -93,6 +93,15 @@ class Tool(Generic[P, R]):
                 f'"{self.name}" cannot name a tool',
                 hint='1 to 64 letters, digits, "_" or "-": @tool(name="...")',
             )
+        for option, fits, hint in (
+            ("needs_approval", isinstance(needs_approval, bool) or callable(needs_approval),
+             "give True, or a function of the arguments"),
+            ("timeout", timeout is None or (isinstance(timeout, int | float) and timeout > 0),
+             "give seconds, or None for that of the settings"),
+            ("retries", isinstance(retries, int) and retries >= 0, "give 0 or more"),
+        ):  # fmt: skip
+            if not fits:
+                raise ConfigError(f'the {option} of "{self.name}" cannot be used', hint=hint)
         self.needs_approval = needs_approval
         self.timeout = timeout
         self.retries = retries

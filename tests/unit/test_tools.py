@@ -512,3 +512,30 @@ async def test_no_form_of_arguments_goes_past_an_approval(args: str) -> None:
     told = [p for p in run.messages[2].parts if isinstance(p, ToolResult)]
     assert [p.is_error for p in told] == [True, True]
     assert "not a JSON object" in str(told[0].output)
+
+
+async def test_a_question_in_a_task_group() -> None:
+    async def ask(ctx: Context) -> str:
+        return str(ctx.suspend("who?", schema=str))
+
+    async def both(ctx: Context) -> str:
+        async with asyncio.TaskGroup() as inner, asyncio.TaskGroup() as outer:
+            one = inner.create_task(ctx.call(Tool(ask), {}, key="one"))
+            two = outer.create_task(ask(ctx))
+        return one.result() + two.result()
+
+    run: Run[str] = Run(Tool(both), {})
+    for answer in ("A", "A"):
+        with pytest.raises(RunSuspended):
+            await run
+        run = run.resume(answer, path=next(iter(run.pending)))
+    assert await run == "AA"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"timeout": "5"}, {"timeout": 0}, {"timeout": -1}, {"retries": -1}, {"needs_approval": "yes"}],
+)
+def test_an_option_that_cannot_be_used(option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f'the {next(iter(option))} of "print" cannot be used'):
+        Tool(print, **option)
