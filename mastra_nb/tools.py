@@ -93,12 +93,15 @@ class Tool(Generic[P, R]):
                 f'"{self.name}" cannot name a tool',
                 hint='1 to 64 letters, digits, "_" or "-": @tool(name="...")',
             )
+        # From front matter and from people who do not check types.
+        seconds: Any = timeout
+        more: Any = retries
         for option, fits, hint in (
             ("needs_approval", isinstance(needs_approval, bool) or callable(needs_approval),
              "give True, or a function of the arguments"),
-            ("timeout", timeout is None or (isinstance(timeout, int | float) and timeout > 0),
+            ("timeout", seconds is None or (isinstance(seconds, int | float) and seconds > 0),
              "give seconds, or None for that of the settings"),
-            ("retries", isinstance(retries, int) and retries >= 0, "give 0 or more"),
+            ("retries", isinstance(more, int) and more >= 0, "give 0 or more"),
         ):  # fmt: skip
             if not fits:
                 raise ConfigError(f'the {option} of "{self.name}" cannot be used', hint=hint)
