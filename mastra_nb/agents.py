@@ -92,8 +92,26 @@ class Agent(Generic[T]):
             raise ConfigError(f'"{name}" cannot name an agent', hint='use a short name without "/"')
         if isinstance(tools, str) or (callable(tools) and not _of_context(tools)):
             raise ConfigError(f'the tools of "{name}" must be a list', hint="tools=[get_weather]")
-        if tool_call_concurrency < 1:
-            raise ConfigError(f"tool_call_concurrency is {tool_call_concurrency}", hint="1 or more")
+        for option, number in (
+            ("tool_call_concurrency", tool_call_concurrency),
+            ("max_steps", 1 if max_steps is None else max_steps),
+        ):
+            if number < 1:
+                raise ConfigError(f"{option} is {number}", hint="1 or more")
+        stop_when = (stop_when,) if callable(stop_when) else stop_when
+        for option, fits, hint in (
+            ("instructions", isinstance(instructions, str) or callable(instructions), "a text"),
+            ("tools", callable(tools) or isinstance(tools, Iterable), "a list: [get_weather]"),
+            ("active_tools", not isinstance(active_tools, str), 'a list: ["get_weather"]'),
+            ("memory", isinstance(memory, Memory | bool | None), "True, or Memory(...)"),
+            ("processors", _all(processors, Processor), "a list of Processors"),
+            ("limits", isinstance(limits, Limits | None), "Limits(requests=5)"),
+            ("settings", isinstance(settings, ModelSettings | None), "ModelSettings(seed=1)"),
+            ("stop_when", _all(stop_when, Callable), "a function of the steps, or a list of them"),
+            ("handoffs", _all(handoffs, Agent), "a list of Agents"),
+        ):
+            if not fits:
+                raise ConfigError(f'the {option} of "{name}" cannot be used', hint=f"give {hint}")
         self.name = name
         self.instructions = instructions
         self.model = model
@@ -118,7 +136,7 @@ class Agent(Generic[T]):
         self.services = services
         self.active_tools = active_tools
         self.tool_call_concurrency = tool_call_concurrency
-        self.stop_when = (stop_when,) if callable(stop_when) else tuple(stop_when)
+        self.stop_when = tuple(stop_when)
         self.structuring_model = structuring_model
         self.handoffs = handoffs
         self.require_tool_approval = require_tool_approval
@@ -240,12 +258,23 @@ class Agent(Generic[T]):
         instructions, wanted = self.instructions, self.model
         if not isinstance(instructions, str):
             given = instructions
-            instructions = str(await ctx.value("instructions", lambda: given(ctx)))
+            made_now = await ctx.value("instructions", lambda: given(ctx))
+            if not isinstance(made_now, str):
+                raise ConfigError(
+                    f'the instructions of "{self.name}" are no text but {type(made_now).__name__}',
+                    hint="the function must return a text",
+                )
+            instructions = made_now
         if _is_dynamic(wanted):
             wanted = await made(cast(Callable[[Context], Any], wanted)(ctx))
         model = ready(self._model(cast(ModelLike, wanted), settings.model), ctx.services)
         tools = await self._tools(ctx)
         handoffs = {h.spec.name: h for h in map(_Handoff, self.handoffs)} if self.handoffs else {}
+        if len({*tools, *handoffs}) < len(tools) + len(self.handoffs):
+            raise ConfigError(
+                f'two tools or hand-offs of "{self.name}" have one name',
+                hint="the tool that hands over is named transfer_to_<agent>; rename the other",
+            )
         if self.tool_choice not in _CHOICES:
             known = {*tools, *handoffs}
             if self.tool_choice not in known:
@@ -326,14 +355,23 @@ class Agent(Generic[T]):
 
     def _services(self) -> Services | None:
         """Its application's; else None (the run finds the ambient ones). Where there is no store
-        at all, agents that remember share one in memory.
+        at all, agents that remember, or ask or hand over to one that does, share one in memory.
         """
         services = self.services or ambient()
-        if self.memory is None or services.store is not None:
+        if services.store is not None or not _remembers(self, set()):
             return self.services
         services = copy.copy(services)
         services.store = _store_in_memory()
         return services
+
+
+def _remembers(agent: Agent[Any], seen: set[Agent[Any]]) -> bool:
+    if agent.memory is not None:
+        return True
+    seen.add(agent)
+    tools = () if callable(agent.tools) else agent.tools
+    others = [a for a in (*agent.handoffs, *tools) if isinstance(a, Agent) and a not in seen]
+    return any(_remembers(a, seen) for a in others)
 
 
 @functools.cache
@@ -380,6 +418,10 @@ class _AnswerCodec(TypedCodec):
         return to_json([changed(m, change) for m in prompt_messages(input)])
 
 
+def _all(values: Any, kind: Any) -> bool:
+    return isinstance(values, Iterable) and all(isinstance(v, kind) for v in values)
+
+
 def _is_dynamic(value: Any) -> bool:
     return isinstance(value, FunctionType | MethodType)
 
@@ -411,7 +453,8 @@ class _Handoff:
         """
         agent = self.agent
         own = await agent._plan(ctx, plan.output, agent.thread, remembers=bool(agent.thread))
-        own = msgspec.structs.replace(own, max_steps=min(steps, own.max_steps))
+        begun = plan.begun + plan.max_steps - steps
+        own = msgspec.structs.replace(own, max_steps=min(steps, own.max_steps), begun=begun)
         turn.instructions, turn.thread = own.instructions, own.thread
         return await agent._within_limits(run_turn(own, (), ctx, turn), ctx)
 

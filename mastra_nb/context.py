@@ -287,6 +287,11 @@ class Context:
         try:
             try:
                 output = await target.invoke(input, child)
+            except BaseExceptionGroup as group:
+                # A TaskGroup wraps what its tasks raise; that one waits is more than that.
+                if waiting := group.subgroup(Suspend):
+                    raise _first(waiting) from None
+                raise
             finally:
                 child.over = True
                 if child.tasks:
@@ -454,8 +459,14 @@ class _Value:
         return to_json(await made if isinstance(made, Awaitable) else made)
 
 
+def _first(error: BaseException) -> BaseException:
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
 def error_info(error: BaseException) -> ErrorInfo:
     if isinstance(error, MastraError):
         again = isinstance(error, Blocked) and error.retry
         return ErrorInfo(code=error.code, message=error.message, hint=error.hint, retry=again)
-    return ErrorInfo(code=type(error).__name__, message=str(error) or type(error).__name__)
+    # The type says as much as the text: "'city'" alone is no message.
+    name = type(error).__name__
+    return ErrorInfo(code=name, message=f"{name}: {error}" if str(error) else name)

@@ -19,7 +19,7 @@ from typing import (
 import msgspec
 
 from mastra_nb.context import Codec, Context, Recorded
-from mastra_nb.errors import ModelOutputError, SchemaError
+from mastra_nb.errors import ConfigError, ModelOutputError, SchemaError, close_matches
 from mastra_nb.limits import Limits
 from mastra_nb.messages import Message, ToolSpec, system, user
 from mastra_nb.models import (
@@ -60,7 +60,8 @@ def prompt_messages(prompt: Any) -> list[Message]:
         msgspec.json.encode(messages)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise SchemaError(
-            f"a prompt is text or a list of messages: {error}", hint='agent.run("your question")'
+            f"a prompt is text or a list of messages: {error}",
+            hint='agent.run("your question"), or agent.run([user("..."), assistant("...")])',
         ) from None
     return messages
 
@@ -112,7 +113,7 @@ def partial(type_: Any, value: Any) -> Any:
     if isinstance(value, list) and origin in (list, tuple, set, frozenset):
         kind, *more = get_args(type_) or (Any,)
         if origin is not tuple or more == [...]:
-            return [partial(kind, v) for v in value]
+            return origin(partial(kind, v) for v in value)
     if isinstance(value, dict):
         if origin not in (None, dict) and type(None) in get_args(type_):
             left = [a for a in get_args(type_) if a is not type(None)]
@@ -307,10 +308,16 @@ class LanguageModel:
         Raises SchemaError for a prompt or a type that cannot be asked with, ModelError.
         """
         services = self.services or ambient()
-        messages = prompt_messages(prompt)
+        messages, specs = prompt_messages(prompt), _specs(tools)
+        names = [s.name for s in specs]
+        if tool_choice not in ("auto", "none", "required", *names):
+            raise ConfigError(
+                f'"{tool_choice}" is to be called, which is none of the tools',
+                hint=close_matches(tool_choice, names) if names else "tools=[...]",
+            )
         request = ModelRequest(
             messages=((system(instructions),) if instructions else ()) + tuple(messages),
-            tools=_specs(tools),
+            tools=specs,
             tool_choice=tool_choice,
             settings=_settings(settings),
         )
@@ -351,10 +358,12 @@ def _settings(options: dict[str, Any]) -> ModelSettings:
     try:
         return msgspec.convert(options, ModelSettings)
     except msgspec.ValidationError as error:
-        raise SchemaError(f"a setting does not fit: {error}") from None
+        raise SchemaError(f"a setting does not fit: {error}", hint="see ModelSettings") from None
 
 
 def _specs(tools: Iterable[Any]) -> tuple[ToolSpec, ...]:
+    if isinstance(tools, str) or not isinstance(tools, Iterable):
+        raise ConfigError("the tools must be a list", hint="tools=[get_weather]")
     given = [*tools]
     named = toolset(t for t in given if not isinstance(t, ToolSpec))
     return (*(t for t in given if isinstance(t, ToolSpec)), *(t.spec for t in named.values()))

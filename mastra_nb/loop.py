@@ -8,11 +8,10 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
 
-from mastra_nb.context import Context
+from mastra_nb.context import Context, error_info
 from mastra_nb.errors import (
     Blocked,
     LimitExceeded,
-    MastraError,
     ModelOutputError,
     ModelRefused,
     SchemaError,
@@ -94,6 +93,8 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True):
     stop_when: Sequence[StopWhen] = ()
     handoffs: Mapping[str, Handoff] = {}
     processor_retries: int = PROCESSOR_RETRIES
+    # Steps of the agents that had the turn before.
+    begun: int = 0
 
 
 async def run_turn(
@@ -180,7 +181,7 @@ class _Loop:
                 if plan.stop_when:
                     steps.append(self._result(step, reply))
                     if await self._stops(steps):
-                        return await self._stopped_answer()
+                        return await self._stopped_answer(step)
                 continue
             if reply.finish == "pause":
                 begun += reply.message.text
@@ -213,7 +214,7 @@ class _Loop:
                     raise no_valid_answer(plan.model.name, plan.output, text, error) from None
                 turn.drafts.add(turn.new[-1][0])
                 self._draft(again(error))
-        raise _out_of_steps(plan.max_steps, self.ctx)
+        raise _out_of_steps(plan.begun + plan.max_steps, self.ctx)
 
     def _called_wrongly(self) -> ModelOutputError:
         told = [p for p in self.turn.new[-1][1].parts if isinstance(p, ToolResult) and p.is_error]
@@ -250,14 +251,18 @@ class _Loop:
                 return True
         return False
 
-    async def _stopped_answer(self) -> Any:
+    async def _stopped_answer(self, step: int) -> Any:
         """The last text; a typed answer is made of that, or else of what the tools gave."""
-        await self.settle()
+        told = [p for p in self.turn.new[-1][1].parts if isinstance(p, ToolResult)]
+        given = [f"{p.name}: {_json(p.output)}" for p in told]
+        if self.tasks:
+            await self.settle()
+            await self._deliver(step + 1)
+            given.append(self.turn.new[-1][1].text)
         said = [m.text for _, m in self.turn.new if m.role == "assistant" and m.text]
         if said or self.plan.output is None:
             return await self._typed(said[-1] if said else "")
-        told = [p for p in self.turn.new[-1][1].parts if isinstance(p, ToolResult)]
-        return await self._typed("\n".join(f"{p.name}: {_json(p.output)}" for p in told))
+        return await self._typed("\n".join(given))
 
     # Asking the model
 
@@ -545,7 +550,7 @@ def _ends_turn(error: Exception, ctx: Context) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    return error.message if isinstance(error, MastraError) else f"{type(error).__name__}: {error}"
+    return error_info(error).message
 
 
 def _failed(call: ToolCall, text: str) -> ToolResult:

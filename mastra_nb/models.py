@@ -257,7 +257,10 @@ class Fallback:
 
     def __init__(self, models: Sequence[Model]) -> None:
         if not models:
-            raise ConfigError("a fallback chain needs at least one model")
+            raise ConfigError(
+                "a fallback chain needs at least one model",
+                hint='model=["openai/gpt-4o-mini", "ollama/qwen3"]',
+            )
         self.models = tuple(models)
         self.name = models[0].name
         self.profile = models[0].profile

@@ -370,12 +370,20 @@ def check_answer(run: str, past: Past, answer: Any, path: str | None) -> tuple[s
                 hint="name one with path=: " + ", ".join(f'"{p}"' for p in past.waiting),
             )
         path = next(iter(past.waiting or past.answers), None)
+    if path is not None and path not in past.asked and past.waiting:
+        raise NotResumable(
+            f'run "{run}" does not wait at "{path}"',
+            hint="it waits at " + ", ".join(f'"{p}"' for p in past.waiting),
+        )
     if path is None or path not in past.asked:
         raise NotResumable(f'run "{run}" does not wait for an answer', hint="see run.pending")
     if path in past.answers:
         if past.answers[path] == answer:
             return None
-        raise Conflict(f'"{path}" of run "{run}" was already answered otherwise')
+        raise Conflict(
+            f'"{path}" of run "{run}" was already answered otherwise',
+            hint="the first answer counts",
+        )
     schema = past.asked[path].schema
     if schema is not None:
         try:
@@ -393,10 +401,13 @@ def stopped(run: str, name: str) -> Stopped:
 
 
 def waits(run: Any, view: View) -> RunSuspended:
+    hint = f"run.resume(answer), or %resume {run.id} approve"
+    if len(view.pending) > 1:
+        hint = "answer one by one: run.resume(answer, path=...), with a path of run.pending"
+    elif all(p.reason != "approval" for p in view.pending.values()):
+        hint = f"run.resume(answer), or %resume {run.id} {{…}}; run.pending says what is asked"
     return RunSuspended(
-        f'run "{run.id}" of "{run.name}" waits: {view.waits_for}',
-        run=run,
-        hint=f"run.resume(answer), or %resume {run.id} approve",
+        f'run "{run.id}" of "{run.name}" waits: {view.waits_for}', run=run, hint=hint
     )
 
 

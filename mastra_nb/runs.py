@@ -120,6 +120,8 @@ class Run(Generic[T]):
             self.log = self._within.run
             self._first = len(self.log.events)
             return
+        if not isinstance(request_context, Mapping | None):
+            raise UsageError("request_context is no mapping", hint='request_context={"user": "u1"}')
         self._segment = target.name.replace("/", ":")
         self.log = RunLog(
             id=id or self._services.new_id(),

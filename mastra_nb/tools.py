@@ -93,6 +93,18 @@ class Tool(Generic[P, R]):
                 f'"{self.name}" cannot name a tool',
                 hint='1 to 64 letters, digits, "_" or "-": @tool(name="...")',
             )
+        # From front matter and from people who do not check types.
+        seconds: Any = timeout
+        more: Any = retries
+        for option, fits, hint in (
+            ("needs_approval", isinstance(needs_approval, bool) or callable(needs_approval),
+             "give True, or a function of the arguments"),
+            ("timeout", seconds is None or (isinstance(seconds, int | float) and seconds > 0),
+             "give seconds, or None for that of the settings"),
+            ("retries", isinstance(more, int) and more >= 0, "give 0 or more"),
+        ):  # fmt: skip
+            if not fits:
+                raise ConfigError(f'the {option} of "{self.name}" cannot be used', hint=hint)
         self.needs_approval = needs_approval
         self.timeout = timeout
         self.retries = retries
@@ -236,8 +248,11 @@ class _Approved:
         self.background = getattr(inner, "background", False)
 
     async def invoke(self, input: Any, ctx: Context, /) -> Any:
-        if isinstance(input, dict) and await _decides(self._decide, self.name, input):
-            input = ask_approval(self.name, input, self.spec.parameters, ctx) or input
+        if not isinstance(input, dict):
+            raise ToolArgsError(f'the arguments of "{self.name}" are wrong: not a JSON object')
+        if await _decides(self._decide, self.name, input):
+            other = ask_approval(self.name, input, self.spec.parameters, ctx)
+            input = input if other is None else other
         return await self._inner.invoke(input, ctx)
 
 

@@ -81,6 +81,10 @@ class _Doc:
             self._put("<small>(no answer)</small>")
         if not self.told:
             self._ending()
+        else:
+            for asked in run.get("pending", ()):
+                if "payload" in asked:
+                    self._put(_block(asked["payload"]))
         if run["status"] != "running" and (footer := " · ".join(map(escape, _footer(run)))):
             self._put(f"<small>{footer}</small>")
 

@@ -255,3 +255,64 @@ async def test_a_sub_agent_remembers_in_a_thread_that_it_names() -> None:
     assert [m.text for m in await top.history("of-sub")] == ["1", "One.", "2", "Two."]
     assert [m.text for m in sub.model.requests[1].messages] == ["1", "One.", "2"]  # type: ignore[union-attr]
     assert [m.text for m in await top.history("of-top")][::5] == ["x", "Ok."]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "hint"),
+    [
+        ("instructions", ["Be", "brief"], "a text"),
+        ("tools", None, "a list"),
+        ("active_tools", "search", "a list"),
+        ("memory", "yes", "True"),
+        ("processors", [print], "Processors"),
+        ("limits", {"cost": 1}, "Limits"),
+        ("settings", {"temperature": 0}, "ModelSettings"),
+        ("stop_when", 5, "a function"),
+        ("handoffs", ["sales"], "Agents"),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_named(option: str, value: Any, hint: str) -> None:
+    with pytest.raises(ConfigError, match=f'the {option} of "a" cannot be used') as error:
+        agent(**{option: value})
+    assert hint in error.value.hint
+
+
+def test_a_number_of_steps_is_one_or_more() -> None:
+    for option in ("max_steps", "tool_call_concurrency"):
+        with pytest.raises(ConfigError, match=f"{option} is 0"):
+            agent(**{option: 0})
+
+
+async def test_instructions_that_are_no_text_are_not_made_one() -> None:
+    run = agent("Hi.", instructions=lambda ctx: ctx.request_context.get("who")).run("x")
+    with pytest.raises(ConfigError, match="are no text but NoneType"):
+        await run
+
+
+async def test_a_hand_off_and_a_tool_cannot_share_a_name() -> None:
+    def transfer_to_b() -> None: ...
+
+    b = Agent(name="b", model=ScriptedModel())
+    with pytest.raises(ConfigError, match="have one name"):
+        await agent(tools=[transfer_to_b], handoffs=[b]).run("x")
+    with pytest.raises(ConfigError, match="have one name"):
+        await agent(handoffs=[b, b]).run("x")
+
+
+def test_a_request_context_is_a_mapping() -> None:
+    with pytest.raises(UsageError, match="request_context"):
+        agent().run("x", request_context=["u1"])  # type: ignore[arg-type]
+
+
+async def test_who_is_asked_remembers_beside_one_who_does_not() -> None:
+    """No store, and the first agent has no memory: the other one's thread is kept anyway."""
+    for way in ("tools", "handoffs"):
+        thread = f"beside-{way}"
+        other = Agent(name="other", model=ScriptedModel("Yes."), memory=True, thread=thread)
+        asks = calls("other", prompt="p") if way == "tools" else calls("transfer_to_other")
+        middle = agent(asks, "Done.", **{way: [other]})
+        first = Agent(
+            name="first", model=ScriptedModel(calls("a", prompt="p"), "Ok."), tools=[middle]
+        )
+        await first.run("go")
+        assert [m.text for m in await other.history()][-1:] == ["Yes."]

@@ -185,3 +185,20 @@ async def test_partials_grow_into_the_answer() -> None:
     assert seen[-1] == await run == City("Trondheim", 200000)
     words = Agent(name="a", model=ScriptedModel('{"value": ["a", "b"]}', piece=3), output=list[str])
     assert [p async for p in words.run("x").partials()][-1] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "whole"), [(list[int], [1]), (set[int], {1}), (tuple[int, ...], (1,))]
+)
+def test_a_partial_collection_is_of_its_own_kind(kind: Any, whole: Any) -> None:
+    assert partial(kind, [1]) == whole
+
+
+def test_tools_that_are_no_list() -> None:
+    with pytest.raises(ConfigError, match="must be a list"):
+        LanguageModel(ScriptedModel()).run("x", tools=print)  # type: ignore[arg-type]
+
+
+def test_a_tool_that_is_to_be_called_must_be_there() -> None:
+    with pytest.raises(ConfigError, match="none of the tools"):
+        LanguageModel(ScriptedModel()).run("x", tool_choice="search")

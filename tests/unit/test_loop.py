@@ -30,6 +30,7 @@ from mastra_nb.messages import (
     Text,
     ToolCall,
     ToolResult,
+    ToolSpec,
     Usage,
     assistant,
 )
@@ -548,7 +549,7 @@ async def test_agents_that_hand_over_for_ever_run_out_of_steps() -> None:
     two = Agent(name="two", model=ScriptedModel(calls("transfer_to_one"), repeat=True))
     one.handoffs, two.handoffs = [two], [one]
     run = one.replace(max_steps=5).run("x")
-    with pytest.raises(LimitExceeded, match="no answer after 1 steps"):
+    with pytest.raises(LimitExceeded, match="no answer after 5 steps"):
         await run
     assert run.usage.calls == 5
 
@@ -635,6 +636,54 @@ async def test_the_budget_holds_in_the_background() -> None:
     )
     with pytest.raises(LimitExceeded, match="2 tool calls"):
         await run
+
+
+async def test_a_turn_that_is_stopped_hears_of_its_background_first() -> None:
+    ran: list[int] = []
+
+    @tool(background=True, needs_approval=True)
+    async def spend(n: int) -> int:
+        ran.append(n)
+        return n
+
+    model = ScriptedModel(calls("spend", n=3))
+    run = Agent(name="a", model=model, tools=[spend], stop_when=step_count_is(1)).run("go")
+    with pytest.raises(RunSuspended):
+        await run
+    resumed = run.resume({"approved": True})
+    assert await resumed == ""
+    assert ran == [3]
+    assert resumed.messages[-1].text == 'Task "spend[0.0]" has finished: 3'
+
+
+async def test_a_failure_is_told_in_the_same_words_when_a_run_is_resumed() -> None:
+    class Broken:
+        kind = "tool"
+        name = "broken"
+        spec = ToolSpec(name="broken", description="", parameters={"type": "object"})
+
+        async def invoke(self, input: Any, ctx: Context) -> None:
+            raise KeyError("city")
+
+    @tool(needs_approval=True)
+    async def ask() -> str:
+        return "ok"
+
+    model = ScriptedModel(calls("broken"), [calls("broken"), calls("ask")], "Done.")
+    run = Agent(name="a", model=model, tools=[Broken(), ask]).run("go")
+    with pytest.raises(RunSuspended):
+        await run
+    run = run.resume({"approved": True})
+    assert await run == "Done."
+    told = [p.output for m in run.messages for p in m.parts if isinstance(p, ToolResult)]
+    assert told == ["KeyError: 'city'", "KeyError: 'city'", "ok"]
+
+
+async def test_an_error_that_is_not_ours_is_shown_with_its_type() -> None:
+    run = Agent(name="a", model=ScriptedModel(KeyError("city"))).run("go")
+    with pytest.raises(KeyError):
+        await run
+    assert "KeyError: 'city'" in run._repr_mimebundle_()["text/plain"]
 
 
 def broken(*parts: Any) -> Reply:

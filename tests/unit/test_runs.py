@@ -805,3 +805,21 @@ def test_a_run_that_waits_can_be_cancelled_from_a_script() -> None:
             run.result()
 
     unwatched(script)
+
+
+async def test_what_waits_says_how_to_answer() -> None:
+    def ask(q: str, ctx: Context) -> str:
+        return str(ctx.suspend(q, schema=str))
+
+    asked = [calls("ask", id=q, q=q) for q in "ab"]
+    run = Agent(name="a", model=ScriptedModel(asked, "Done."), tools=[ask]).run("go")
+    with pytest.raises(RunSuspended) as error:
+        await run
+    assert "path=" in error.value.hint
+    with pytest.raises(NotResumable, match='does not wait at "nowhere"') as wrong:
+        run.resume("x", path="nowhere")
+    assert all(path in wrong.value.hint for path in run.pending)
+    run = run.resume("x", path=next(iter(run.pending)))
+    with pytest.raises(RunSuspended) as error:
+        await run
+    assert "{…}" in error.value.hint and "approve" not in error.value.hint

@@ -26,6 +26,7 @@ from mastra_nb.errors import (
     ToolRetry,
     ToolTimeout,
 )
+from mastra_nb.messages import ToolCall, ToolResult, ToolSpec
 from mastra_nb.runs import Run
 from mastra_nb.schema import _jsonschema
 from mastra_nb.services import Services
@@ -472,3 +473,69 @@ async def test_questions_of_a_tool_are_answered_with_their_type() -> None:
         with pytest.raises(SchemaError, match="the answer does not fit"):
             run.resume({"width": "wide"})
         assert await run.resume({"width": 3}) == 3
+
+
+class _Given:
+    """A tool that is no function, as those of servers are."""
+
+    kind = "tool"
+    name = "given"
+    spec = ToolSpec(name="given", description="", parameters={"type": "object"})
+
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+
+    async def invoke(self, input: Any, ctx: Context) -> str:
+        self.got.append(input)
+        return "ok"
+
+
+async def test_arguments_that_a_person_took_away_are_gone() -> None:
+    tool = _Given()
+    model = ScriptedModel(calls("given", path="/"), "Done.")
+    run = Agent(name="a", model=model, tools=[tool], require_tool_approval=True).run("go")
+    with pytest.raises(RunSuspended):
+        await run
+    assert await run.resume({"approved": True, "args": {}}) == "Done."
+    assert tool.got == [{}]
+
+
+@pytest.mark.parametrize("args", ['"delete all"', "[]", "delete all", "1"])
+async def test_no_form_of_arguments_goes_past_an_approval(args: str) -> None:
+    tool = _Given()
+    worker = Agent(name="worker", model=ScriptedModel())
+    made = [ToolCall(id=n, name=n, args=args) for n in ("given", "worker")]
+    model = ScriptedModel(made, "Done.")
+    run = Agent(name="a", model=model, tools=[tool, worker], require_tool_approval=True).run("go")
+    assert await run == "Done."
+    assert tool.got == []
+    told = [p for p in run.messages[2].parts if isinstance(p, ToolResult)]
+    assert [p.is_error for p in told] == [True, True]
+    assert "not a JSON object" in str(told[0].output)
+
+
+async def test_a_question_in_a_task_group() -> None:
+    async def ask(ctx: Context) -> str:
+        return str(ctx.suspend("who?", schema=str))
+
+    async def both(ctx: Context) -> str:
+        async with asyncio.TaskGroup() as inner, asyncio.TaskGroup() as outer:
+            one = inner.create_task(ctx.call(Tool(ask), {}, key="one"))
+            two = outer.create_task(ask(ctx))
+        return one.result() + two.result()
+
+    run: Run[str] = Run(Tool(both), {})
+    for answer in ("A", "A"):
+        with pytest.raises(RunSuspended):
+            await run
+        run = run.resume(answer, path=next(iter(run.pending)))
+    assert await run == "AA"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"timeout": "5"}, {"timeout": 0}, {"timeout": -1}, {"retries": -1}, {"needs_approval": "yes"}],
+)
+def test_an_option_that_cannot_be_used(option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f'the {next(iter(option))} of "print" cannot be used'):
+        Tool(print, **option)

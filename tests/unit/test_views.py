@@ -279,6 +279,8 @@ def test_suspended_for_a_form() -> None:
     assert run["pending"][0]["payload"] == {"q": "ok?"} and run["pending"][0]["schema"] == schema
     assert "waits for signal · %resume {…}" in views.text(run)
     assert '{"q":"ok?"}' in views.markdown(run)
+    beside_an_error = views.bundle(run, told=True)["text/markdown"]
+    assert '{"q":"ok?"}' in beside_an_error and "suspended" not in beside_an_error
 
 
 def test_stopped_keeps_the_partial_answer() -> None:
