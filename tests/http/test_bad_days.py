@@ -7,6 +7,7 @@ result.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -32,8 +33,11 @@ OK = "HTTP/1.1 200 OK\r\ncontent-type: {}\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 @pytest.fixture(params=SHAPES, ids=lambda shape: shape.name)
-def shape(request: pytest.FixtureRequest) -> Shape:
+def shape(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Shape:
     found: Shape = request.param
+    if found.httpx:
+        # As where httptools is not installed.
+        monkeypatch.setitem(sys.modules, "mastra_nb.http.direct", None)
     return found
 
 
@@ -82,7 +86,8 @@ class Day:
     async def go_on(self, agent: Agent[str], server: Server) -> None:
         server.script = [answer(self.shape, *self.shape.whole("well"))]
         assert await agent.run([*self.run.messages, user("go on")]) == "well"
-        assert self.shape.orphans(server.requests[-1][1]) == set()
+        self.asked = server.requests[-1][1]
+        self.shape.check(self.asked)
 
     @property
     def partial(self) -> str:
