@@ -485,8 +485,8 @@ GROQ = replace(
     make=_groq_model,
     half_thought=lambda: sse(_chat_delta(reasoning=HALF), done=False),
     error=lambda: (
-        b'event: error\ndata: {"error": {"message": "over capacity", "type": "internal_server_error",'
-        b' "status_code": 498}}\n\n'
+        b'event: error\ndata: {"error": {"message": "over capacity", "status_code": 498,'
+        b' "type": "internal_server_error"}}\n\n'
     ),
 )
 
