@@ -24,7 +24,7 @@ from mastra_nb.config import Secret, redact
 from mastra_nb.errors import ModelError, ModelHTTPError, ModelOutputError, ModelTimeout
 from mastra_nb.http.gate import Gate, Rate
 from mastra_nb.http.pool import transport
-from mastra_nb.http.transports import MAX_ANSWER, Raw, transport_errors
+from mastra_nb.http.transports import MAX_ANSWER, Raw, StaleConnection, transport_errors
 
 _RETRIED = frozenset({408, 409, 429})
 _FINAL = frozenset({400, 401, 403, 404, 422})
@@ -259,7 +259,10 @@ async def _open(
             if not isinstance(exc, transport_errors()):
                 gate.leave()
                 raise
-            last, delay = _unreached(call, exc, timeouts, hint), retry.backoff(failures + 1)
+            last = _unreached(call, exc, timeouts, hint)
+            # A new connection is no burden to a server that closed an old one.
+            stale = isinstance(exc, StaleConnection) and not failures
+            delay = 0.0 if stale else retry.backoff(failures + 1)
         else:
             if (status := raw.status_code) < 300:
                 gate.succeeded()
@@ -324,11 +327,13 @@ async def _refused(
     """The error of a response that is not a success, and the delay before the next attempt."""
     status, headers, body = raw.status_code, raw.headers, b""
     # The status alone is worth more than a failure to read its explanation.
-    with contextlib.suppress(TimeoutError, *transport_errors()):
-        async with asyncio.timeout(5.0):
-            while len(body) <= _MAX_ERROR_BODY and (piece := await raw.read()):
-                body += piece
-    await raw.aclose()
+    try:
+        with contextlib.suppress(TimeoutError, *transport_errors()):
+            async with asyncio.timeout(5.0):
+                while len(body) <= _MAX_ERROR_BODY and (piece := await raw.read()):
+                    body += piece
+    finally:
+        await raw.aclose()
     said = redact(error_message(body))
     after = retry_after(headers, retry.clock)
     if after is None and status == 429:
