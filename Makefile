@@ -49,7 +49,7 @@ browser: $(VENV)/.with-all,test,browser ## run the tests that drive Chromium
 	$(BIN)/python -m pytest tests/browser
 
 mcp: $(VENV)/.with-all,test tests/mcp/node_modules/.installed ## run the MCP conformance suite, client and server
-	$(BIN)/python -m pytest -s tests/mcp
+	$(BIN)/python -m pytest -s -m slow tests/mcp
 
 clean: ## remove what the other targets made
 	rm -rf out docs/_build tests/mcp/node_modules $(VENV)

@@ -404,9 +404,13 @@ class _Typed(TypedCodec):
         return await typed_answer(self._model, request, self._typed, ctx)
 
     def dump(self, output: Any, ctx: Context) -> Recorded:
-        return Recorded({"message" if isinstance(output, Message) else "value": to_json(output)})
+        # A message is in the log already.
+        return Recorded(None if isinstance(output, Message) else to_json(output))
 
     def load(self, value: Any, ctx: Context) -> Any:
-        if "message" in value:
-            return msgspec.convert(value["message"], Message)
-        return super().load(value["value"], ctx)
+        if value is None:
+            for attempt in reversed(range(OUTPUT_RETRIES + 1)):
+                said = ctx.run.said(f"{ctx.path}/model[{attempt}]")
+                if said is not None and said[1].tool_calls:
+                    return said[1]
+        return super().load(value, ctx)

@@ -10,7 +10,14 @@ Role = Literal["system", "user", "assistant", "tool"]
 Finish = Literal["stop", "length", "tool-calls", "content-filter", "error", "other"]
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+class _Part(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    repr_omit_defaults=True,
+    tag_field="type",
+):
     # What a provider wants echoed back verbatim (signatures, ids), by provider name.
     extra: dict[str, Any] | None = None
 
@@ -51,7 +58,9 @@ class Media(_Part, frozen=True, kw_only=True, omit_defaults=True, tag="media"):
 Part = Text | Reasoning | ToolCall | ToolResult | Media
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Message(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True
+):
     """One turn. `partial` marks an assistant turn that was cut off before its end."""
 
     role: Role
@@ -79,7 +88,7 @@ class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any]
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
     """Tokens of one or more calls; adds with `+`.
 
     `cached` is the part of `input` read from a prompt cache, `cache_write` the part written to

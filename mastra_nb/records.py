@@ -15,7 +15,10 @@ suspended, if given), `error`, `partial`; what is empty is left out. An item is 
     {"type": "score", "name", "value", "text"} {"type": "custom", "name", "value"}
     {"type": "more", "count"}                  items past the cap
 
-`status` of an item is that of its span, or "streaming" while a model still writes the call.
+`status` of an item is that of its span, "streaming" while a model still writes the call, or "not
+run" for a call of a model that was asked by itself. An agent that took a conversation over
+("handoff") and the call that gives an answer its type ("structure") have no text of their own:
+what they say is the answer of the record they are in.
 """
 
 from __future__ import annotations
@@ -38,6 +41,9 @@ _MAX_TOTAL = 200_000
 _MAX_IMAGES = 2_000_000
 IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _HIDDEN = ("value", "timer")
+_SPEAK_FOR = ("handoff", "structure")
+# Kinds of a root whose model was asked by itself: nobody runs the tools that it calls.
+_ALONE = ("model", "answer")
 _OWN_TYPES = ("text", "reasoning", "display", "note", "score", "custom", "more")
 
 
@@ -106,6 +112,10 @@ class _Reader:
             child = self.view.spans[path]
             if child.kind == "model":
                 answer, partial = self._model(child, span, items)
+            elif child.kind in _SPEAK_FOR:
+                told = self._call(child, items)
+                answer, partial = told.pop("text", ""), told.pop("partial", False)
+                told.pop("output", None)
             elif child.kind not in _HIDDEN or child.error is not None:
                 self._call(child, items)
         if span.kind != "model":
@@ -127,42 +137,46 @@ class _Reader:
 
     def _model(self, span: Span, parent: Span, items: list[Record]) -> tuple[str, bool]:
         """Adds what one model call said on the way; (its text if it is an answer, cut off)."""
-        if self.view.root in (parent.path, span.path):
+        if self.view.root in (parent.path, span.path) or parent.kind in _SPEAK_FOR:
             self.calls += 1
             self.models[valid(span.name)] = None
         answer, partial = "", False
-        for text, reasoning, calls, cut in self._turns(span):
+        for text, reasoning, calls, cut in self._turns(span, alone=parent.kind in _ALONE):
             if reasoning:
                 self._add(items, {"type": "reasoning", "text": self._cap(reasoning)})
             answer, partial = "" if calls is not None else valid(text), cut
             if text and calls is not None:
                 self._add(items, {"type": "text", "text": self._cap(text)})
             for name, args in calls or ():
-                item = {"type": "tool", "name": valid(name), "status": "streaming"}
+                status = "streaming" if span.ended is None else "not run"
+                item = {"type": "tool", "name": valid(name), "status": status}
                 self._add(items, item | {"args": self._cap(args)})
         if span.error is not None and span.error != parent.error:
             self._note(items, "warning", span.error.message)
         self._extras(span.path, items, shown=True)
         return answer, partial
 
-    def _turns(self, span: Span) -> Iterator[tuple[str, str, list[tuple[str, str]] | None, bool]]:
-        """(text, reasoning, calls still being written or None if it calls nothing, cut off)."""
+    def _turns(
+        self, span: Span, *, alone: bool
+    ) -> Iterator[tuple[str, str, list[tuple[str, Any]] | None, bool]]:
+        """(text, reasoning, calls that nothing else shows or None if it calls nothing, cut off)."""
         for message in self.said.get(span.path, ()):
+            calls = [(c.name, _read(c.args)) for c in message.tool_calls] if alone else []
             yield (
                 message.text,
                 message.reasoning,
-                [] if message.tool_calls else None,
+                calls if message.tool_calls else None,
                 message.partial,
             )
         if (draft := self.view.drafts.get(span.path)) is not None:
             writing = [(name, "".join(parts)) for name, parts in draft.calls.values()]
             yield draft.text, draft.reasoning, writing or None, False
 
-    def _call(self, span: Span, items: list[Record]) -> None:
+    def _call(self, span: Span, items: list[Record]) -> Record:
         kind = f"{span.kind}-span" if span.kind in _OWN_TYPES else valid(span.kind)
         item: Record = {"type": kind, "name": valid(span.name), "status": span.status}
         if not self._add(items, item):
-            return
+            return item
         called = span.kind == "tool" or (span.kind == "agent" and isinstance(span.input, dict))
         if called and span.input not in (None, "", {}):
             item["args"] = self._cap(span.input)
@@ -179,6 +193,7 @@ class _Reader:
         for payload in self.extras.get(span.path, ()) if span.kind == "tool" else ():
             if isinstance(payload, Displayed):
                 self._display(items, payload)
+        return item
 
     def _extras(self, path: str, items: list[Record], *, shown: bool) -> None:
         for payload in self.extras.get(path, ()):
@@ -256,6 +271,13 @@ class _Reader:
 
 
 _APPROVAL = ("tool", "args", "digest")
+
+
+def _read(args: str) -> Any:
+    try:
+        return msgspec.json.decode(args)
+    except msgspec.DecodeError:
+        return args
 
 
 def _joined(data: Any) -> str:

@@ -15,7 +15,8 @@ from mastra_nb.records import record as record
 
 MIME = "application/vnd.mastra.run.v1+json"
 _MAX_LINE = 200
-_ICONS = {"tool": "🔧", "agent": "🤖", "workflow": "⛓"}
+_ICONS = {"tool": "🔧", "agent": "🤖", "handoff": "🤝", "structure": "🧩", "workflow": "⛓"}
+_WORDS = {"handoff": "handed over to ", "structure": "made a "}
 _LEVELS = {"debug": "·", "info": "ℹ", "warning": "⚠", "error": "✗"}
 
 
@@ -76,7 +77,7 @@ class _Doc:
         if run["status"] == "running":
             self._put(f"⏳ {' · '.join(escape(s) for s in _doing(run))} …")
         self._body(run)
-        if run["status"] == "done" and not run.keys() & {"text", "output"}:
+        if run["status"] == "done" and not (run.keys() & {"text", "output"} or _calls(run)):
             self._put("<small>(no answer)</small>")
         if not self.told:
             self._ending()
@@ -124,7 +125,7 @@ class _Doc:
 
     def _call(self, item: Record) -> None:
         args = item.get("args")
-        line = [f"{_ICONS.get(item['type'], '▸')} {code(item['name'])}"]
+        line = [f"{_label(item['type'])}{code(item['name'])}"]
         if item["type"] == "tool" or args is not None:
             line[0] += f"({escape(_args(args))})"
         line += map(escape, _state(item))
@@ -156,6 +157,10 @@ class _Doc:
             self._put(safe_markdown(data, hosts=self.hosts), item)
         else:
             self._put(_block(data))
+
+
+def _label(kind: str) -> str:
+    return f"{_ICONS.get(kind, '▸')} {_WORDS.get(kind, '')}"
 
 
 def _block(value: Any) -> str:
@@ -191,6 +196,12 @@ def _doing(run: Record) -> list[str]:
     return [run["agent"] or "run", *step, what]
 
 
+def _calls(run: Record) -> list[str]:
+    """The calls of a model that nobody ran."""
+    items = [i for i in run.get("items", ()) if i.get("status") == "not run"]
+    return [f"{i['name']}({_args(i.get('args'))})" for i in items]
+
+
 def _running(items: list[Record]) -> Iterator[str]:
     for item in items:
         if item.get("status") in ("running", "streaming"):
@@ -218,11 +229,14 @@ def _state(item: Record) -> list[str]:
     if status in ("running", "streaming"):
         out.append("…")
     elif status == "error":
-        out.append("✗ failed")
+        denied = item.get("error", {}).get("code") == "tool.denied"
+        out.append("✗ denied" if denied else "✗ failed")
     elif status == "cancelled":
         out.append("■ cancelled")
     elif status == "suspended":
         out.append("⏸ waits")
+    elif status == "not run":
+        out.append(status)
     if "attempt" in item:
         out.append(f"attempt {item['attempt']}")
     if "seconds" in item:
@@ -297,6 +311,7 @@ def plain(run: Record) -> str:
         line = f"{_stopped(run)}: {name}"
     else:
         said = run.get("text", "")[:1000] or (json_text(run["output"]) if "output" in run else "")
+        said = said or "; ".join(_calls(run))
         line = f"{name}: {said}"
     return _short(re.sub(r"\s+", " ", _UNPRINTABLE.sub(" ", line)).strip(), _MAX_LINE)
 
@@ -344,7 +359,7 @@ def _text_items(node: Record, pad: str) -> Iterator[str]:
             args = f"({_args(item.get('args'))})" if kind == "tool" or "args" in item else ""
             got = f" → {_short(json_text(item['result']), 200)}" if "result" in item else ""
             state = "".join(f" · {s}" for s in _state(item))
-            yield f"{pad}{_ICONS.get(kind, '▸')} {item['name']}{args}{got}{state}"
+            yield f"{pad}{_label(kind)}{item['name']}{args}{got}{state}"
             if "error" in item:
                 yield from (f"{pad}  {s}" for s in _error_text(item["error"]).split("\n"))
             yield from _text_items(item, pad + "  ")

@@ -84,5 +84,11 @@ def test_the_pip_line_of_the_readme_is_one_that_pip_takes() -> None:
     assert set(found[1].split(",")) <= set(project["optional-dependencies"])
 
 
+def test_every_provider_is_on_the_page_of_models() -> None:
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    missing = [name for name in plugins.providers._builtin if f"`{name}" not in page]
+    assert not missing
+
+
 def test_there_is_code_to_run() -> None:
     assert sum(len(_BLOCK.findall(p.read_text(encoding="utf-8"))) for p in PAGES) > 15

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mastra_nb import Agent, Limits, Mastra, open_store, plugins, tool
+from mastra_nb import Agent, Limits, Mastra, MCPClient, open_store, plugins, tool
 from mastra_nb.errors import MastraError
 from mastra_nb.http.client import Retry, Timeouts
 from mastra_nb.notebook._options import parse_cell
@@ -249,6 +249,12 @@ async def held_elsewhere(tmp_path: Path) -> None:
         run.cancel()
         for app in apps:
             await app.close()
+
+
+@provokes
+async def no_mcp_command(_: Path) -> None:
+    client = MCPClient({"files": {"command": "npxx", "args": ["server-filesystem", "."]}})
+    await Agent(name="a", model=ScriptedModel("Hi"), tools=[client]).run("Hello")
 
 
 # --- the store ---------------------------------------------------------------------------------

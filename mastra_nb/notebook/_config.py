@@ -20,6 +20,11 @@ from mastra_nb.errors import ConfigError
 # Which model is used when nobody names one: the first service that has a key.
 DEFAULT_MODELS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("OPENAI_API_KEY",), "openai/gpt-4o-mini"),
+    (("ANTHROPIC_API_KEY",), "anthropic/claude-haiku-4-5"),
+    (
+        ("GOOGLE_API_KEY", "GEMINI_API_KEY", "GOOGLE_GENERATIVE_AI_API_KEY"),
+        "google/gemini-2.5-flash",
+    ),
     (("GROQ_API_KEY",), "groq/llama-3.3-70b-versatile"),
     (("MISTRAL_API_KEY",), "mistral/mistral-small-latest"),
     (("DEEPSEEK_API_KEY",), "deepseek/deepseek-chat"),

@@ -9,7 +9,7 @@ import yaml
 
 from mastra_nb.agents import Agent
 from mastra_nb.errors import UsageError
-from mastra_nb.notebook import _values
+from mastra_nb.notebook import _front, _values
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._options import Parsed, from_mapping, parse_cell
 from mastra_nb.notebook._specs import AGENT, TOOL
@@ -24,7 +24,7 @@ def agent(host: Host, line: str, body: str | None, names: _values.Names) -> str:
     name = _values.check_variable(parsed.words[0], "the agent's name")
     text = _source(parsed, body)
     front, instructions = split_front_matter(text)
-    table = from_mapping(AGENT, front, where="the front matter")
+    table = from_mapping(AGENT, front, where="the front matter", extra=tuple(_front.OPTIONS))
     values = {**table, **parsed.values}
     made = _make(host, name, instructions, values, names)
     host.app.add(made)
@@ -101,6 +101,7 @@ def _make(
         output=_values.find_type(values["output"], names) if "output" in values else None,
         memory=memory,
         thread=thread,
+        **_front.convert({k: v for k, v in values.items() if k in _front.OPTIONS}, names),
     )
     # What is wrong with a schema is said where it is written, not in the first question.
     _specs = [tool.spec for tool in made.toolset.values()]
@@ -113,6 +114,7 @@ def _describe(host: Host, made: Agent[Any], values: dict[str, Any]) -> str:
     if made.tools:
         waits = set(values.get("approve", ()))
         shown = [f"{n} (asks you)" if n in waits else n for n in made.toolset]
+        shown += [f"those of {source!r}" for source in made.tools if hasattr(source, "list_tools")]
         parts.append(f"tools {', '.join(shown)}")
     if made.output is not None:
         parts.append(f"answers {values['output']}")

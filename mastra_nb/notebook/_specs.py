@@ -14,7 +14,9 @@ AGENT = Spec(
     ),
     body=(
         "The body is the agent's instructions, in Markdown. It may begin with YAML front matter\n"
-        "(between two lines of ---) that holds the same options; an option on the line wins."
+        "(between two lines of ---) that holds the same options, and whatever else Agent takes:\n"
+        "max_steps, limits, settings, processors, handoffs, … What YAML cannot say is the name of\n"
+        "something in the notebook. An option on the line wins."
     ),
     options=(
         Option(

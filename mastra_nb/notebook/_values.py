@@ -73,7 +73,8 @@ def find_tools(
     out: list[Any] = []
     for name in wanted:
         value = names.get(name, registered.get(name))
-        if value is None or not (callable(value) or hasattr(value, "spec")):
+        usable = callable(value) or hasattr(value, "spec") or hasattr(value, "list_tools")
+        if value is None or not usable:
             known = {*registered, *(n for n in variables(names) if _may_be_tool(names[n]))}
             hint = close_matches(name, known) or "define it in a cell before: @tool, or %%tool"
             raise NotFound(f'there is no tool "{name}"', hint=hint)
@@ -90,10 +91,12 @@ def _may_be_tool(value: Any) -> bool:
 def with_approval(tools: Sequence[Any], approve: Sequence[str]) -> list[Any]:
     """`tools`, where those named in `approve` wait for a person. Raises NotFound, ConfigError."""
     out = [
-        item if isinstance(item, Tool | Agent) or hasattr(item, "spec") else Tool(item)
+        item
+        if isinstance(item, Tool | Agent) or hasattr(item, "spec") or hasattr(item, "list_tools")
+        else Tool(item)
         for item in tools
     ]
-    known = [item.name for item in out]
+    known = [getattr(item, "name", "") for item in out]
     for name in approve:
         if name not in known:
             raise NotFound(

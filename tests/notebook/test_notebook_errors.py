@@ -34,6 +34,8 @@ CASES = {
     "no name": ("%%agent\nx", "%%agent needs a name", "usage"),
     "wrong front matter": ("%%agent a\n---\nmodle: x\n---\nx", 'no option "modle"', "model"),
     "broken front matter": ("%%agent a\n---\nmodel: [\n---\nx", "not valid YAML", "name: value"),
+    "wrong limit": ("%%agent a\n---\nlimits: {costs: 1}\n---\nx", 'has no "costs"', "cost"),
+    "no guardrail": ("%%agent a\n---\nprocessors: PIIDetectr\n---\nx", "PIIDetectr", "PIIDetector"),
     "no file": ("%agent a -f nowhere.md", '"nowhere.md" cannot be read', ""),
     "approval of nothing": ("%%agent a --approve send\nx", '"send" is to be approved', "--tools"),
     "no functions": ("%%tool\nx = 1", "found no function", "def"),

@@ -104,3 +104,13 @@ def test_an_unknown_price_makes_the_sum_unknown(a: Usage, b: Usage) -> None:
     assert (total.cost is None) == (a.cost is None or b.cost is None)
     assert total.total == a.total + b.total
     assert total.calls == a.calls + b.calls
+
+
+def test_they_show_what_they_hold_and_nothing_else() -> None:
+    call = ToolCall(id="c1", name="search", args='{"q":"x"}')
+    message = Message(role="assistant", parts=(Text(text="Hi"), call))
+    assert repr(message) == (
+        "Message(role='assistant', parts=(Text(text='Hi'), "
+        "ToolCall(id='c1', name='search', args='{\"q\":\"x\"}')))"
+    )
+    assert repr(Usage(input=3, calls=1)) == "Usage(input=3, calls=1)"

@@ -10,7 +10,8 @@ import pytest
 from markdown_it import MarkdownIt
 from nbconvert.filters import markdown2html
 
-from mastra_nb import views
+import mastra_nb
+from mastra_nb import Agent, views
 from mastra_nb.events import (
     ArgsDelta,
     Custom,
@@ -30,7 +31,18 @@ from mastra_nb.events import (
     View,
     fold,
 )
-from mastra_nb.messages import Message, Reasoning, Text, ToolCall, ToolResult, Usage, user
+from mastra_nb.messages import (
+    Message,
+    Reasoning,
+    Text,
+    ToolCall,
+    ToolResult,
+    ToolSpec,
+    Usage,
+    user,
+)
+from mastra_nb.testing import ScriptedModel
+from mastra_nb.testing import calls as tool_call
 from tests.hostile import PAYLOADS, active
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"
@@ -519,3 +531,45 @@ def test_links_load_only_from_allowed_hosts() -> None:
 def test_importing_views_does_not_load_the_parser() -> None:
     script = "import sys, mastra_nb.views; sys.exit('markdown_it' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+async def test_who_took_over_is_a_line_and_says_the_answer_once() -> None:
+    billing = Agent(name="billing", model=ScriptedModel("Your invoice is 5.", name="x/b"))
+    script = ScriptedModel(tool_call("transfer_to_billing"), name="x/a")
+    run = Agent(name="front", model=script, handoffs=[billing]).run("My bill?")
+    await run
+    shown = run._repr_mimebundle_()
+    found = shown[views.MIME]
+    assert found["model"] == "x/a, x/b"
+    assert [(i["type"], i["name"], "text" in i) for i in found["items"]] == [
+        ("handoff", "billing", False)
+    ]
+    assert shown["text/markdown"].count("Your invoice is 5.") == 1
+    assert "🤝 handed over to <code>billing</code>" in shown["text/markdown"]
+
+
+async def test_the_answer_of_whom_it_was_handed_over_to_streams() -> None:
+    model = ScriptedModel("one two three", piece=4, name="x/b")
+    other = Agent(name="other", model=model)
+    run = Agent(
+        name="front", model=ScriptedModel(tool_call("transfer_to_other")), handoffs=[other]
+    ).run("Go")
+    texts = [views.record(run.view).get("text", "") async for _ in run]
+    assert "one " in texts and "one two " in texts
+
+
+async def test_a_model_alone_shows_the_calls_that_nobody_ran() -> None:
+    model = mastra_nb.model(ScriptedModel(tool_call("search", q="x"), name="x/y"))
+    run = model.run("Find x", tools=[ToolSpec(name="search", description="", parameters={})])
+    await run
+    shown = run._repr_mimebundle_()
+    assert shown["text/plain"] == 'x/y: search(q="x")'
+    assert '<code>search</code>(q="x") · not run' in shown["text/markdown"]
+    assert "(no answer)" not in shown["text/markdown"]
+
+
+async def test_a_typed_answer_of_a_model_alone_is_shown_as_it_is() -> None:
+    model = mastra_nb.model(ScriptedModel('{"n": 1}', name="x/y"))
+    run = model.run("n?", output=dict[str, int])
+    assert await run == {"n": 1}
+    assert run._repr_mimebundle_()["text/plain"] == 'x/y: {"n":1}'
