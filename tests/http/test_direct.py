@@ -70,7 +70,7 @@ async def peer(
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(connected, host, 0, ssl=tls)
+    server = await asyncio.start_server(connected, host, 0, ssl=tls, backlog=2000)
     port = server.sockets[0].getsockname()[1]
     shown = name or (f"[{host}]" if ":" in host else host)
     found.url = f"{'https' if tls else 'http'}://{shown}:{port}/v1"

@@ -220,7 +220,7 @@ async def test_an_end_the_loop_has_not_seen_yet_costs_no_request() -> None:
 
 
 async def carrier_body(carrier: Any, url: str) -> bytes:
-    answer = await carrier.send("POST", url, {}, b"{}", connect=2)
+    answer = await carrier.send("POST", url, {}, b"{}", connect=10)
     body: bytes = await answer.read()
     await answer.aclose()
     return body
