@@ -118,14 +118,14 @@ class Response:
 
     def _arm(self) -> None:
         # Moving a timer for every piece would cost more than reading it.
-        now = self._time()
+        now = self._now = self._time()
         if now - self._armed > self._idle / 20:
             self._armed = now
             self._watch.reschedule(min(now + self._idle, self._heard + self._patience))
 
     def heard(self) -> None:
-        """What came said something."""
-        self._heard = self._time()
+        """The last piece said something."""
+        self._heard = self._now
 
     def hurry(self, seconds: float) -> None:
         """Wait no longer than this for what may still come."""

@@ -31,6 +31,7 @@ from mastra_nb.http.transports import (
 
 _MAX_HEAD = 65_536
 _HIGH_WATER = 1 << 20
+_JUST_NOW = 0.25  # seconds
 _PATH_SAFE = "/%:@!$&'()*+,;=~-._"
 
 
@@ -206,13 +207,16 @@ class _Connection(asyncio.Protocol):
     def open(self) -> bool:
         return self._transport is not None and not self._lost and not self._transport.is_closing()
 
-    def usable(self, oldest: float) -> bool:
-        """Open, not idle since before `oldest`, and nothing arrived, which could only be its end.
+    def usable(self, now: float) -> bool:
+        """Open, not idle for too long, and nothing arrived, which could only be its end.
 
         The loop knows of an end once it looks: not yet, in the first step after a cell that
         computed for minutes.
         """
-        return self.idle_since > oldest and self.open and not _readable(self._transport)
+        idle = now - self.idle_since
+        if idle > KEEPALIVE or not self.open:
+            return False
+        return idle < _JUST_NOW or not _readable(self._transport)
 
     @property
     def quiet(self) -> bool:
@@ -387,10 +391,10 @@ class Direct:
             idle = self._idle.get(place.origin)
             if idle is None:
                 idle = self._idle[place.origin] = []
-            oldest = self._loop.time() - KEEPALIVE
+            now = self._loop.time()
             while idle:
                 connection = idle.pop()
-                if connection.usable(oldest):
+                if connection.usable(now):
                     return await self._exchange(connection, request)
                 connection.close()
                 self._all.discard(connection)

@@ -209,6 +209,8 @@ async def test_an_end_the_loop_has_not_seen_yet_costs_no_request() -> None:
     try:
         async with direct() as carrier:
             assert await get(carrier, url) == b"hello"
+            (idle,) = carrier._idle.values()
+            idle[0].idle_since -= 1
             hang_up.set()
             assert hung_up.wait(5)
             # The first step of a request, before the loop looks at its sockets again.
