@@ -15,6 +15,7 @@ import msgspec
 from mastra_nb import plugins
 from mastra_nb.context import Context, current
 from mastra_nb.errors import ConfigError, ToolArgsError, close_matches
+from mastra_nb.filters import changed
 from mastra_nb.language import Output, Prompt, TypedCodec
 from mastra_nb.language import prompt_messages as prompt_messages
 from mastra_nb.limits import Limits, Meter, within
@@ -22,9 +23,9 @@ from mastra_nb.loop import PROCESSOR_RETRIES, Plan, StopWhen, run_turn
 from mastra_nb.memory import Memory
 from mastra_nb.messages import Message, ToolSpec
 from mastra_nb.models import Model, ModelLike, ModelSettings, ready, resolve
-from mastra_nb.processors import Hooks, Processor, Turn, chosen, made
+from mastra_nb.processors import Hooks, Processor, Turn, chosen, made, with_stage
 from mastra_nb.runs import Run
-from mastra_nb.schema import Schema, to_json
+from mastra_nb.schema import Schema, clean, to_json
 from mastra_nb.services import Services, ambient
 from mastra_nb.storage import Store
 from mastra_nb.tools import Tool, ToolApproval, ToolLike, gathered, toolset, with_approval
@@ -219,7 +220,8 @@ class Agent(Generic[T]):
             return await turn
         ctx.meter = Meter(self.limits, above=ctx.meter, path=ctx.path)
         ctx.meter.restore(ctx.run.past.used)
-        return await within(self.limits.seconds, turn, ctx.path)
+        worked = 0.0 if self.limits.seconds is None else ctx.run.past.worked_in(ctx.path)
+        return await within(self.limits.seconds, turn, ctx.path, worked=worked)
 
     async def _plan(
         self, ctx: Context, output: Output[Any] | None, thread: str, *, remembers: bool
@@ -361,6 +363,21 @@ class _AnswerCodec(TypedCodec):
     @property
     def output(self) -> Output[Any] | None:  # type: ignore[override]
         return self._agent.answer
+
+    def show(self, input: Prompt) -> Any:
+        """What guards want kept of a prompt is all that is stored with the run."""
+        guards = self._agent.processors and with_stage(self._agent.processors, "at_rest")
+        if not guards:
+            return super().show(input)
+
+        def change(text: str) -> str:
+            for guard in guards:
+                text = guard.at_rest(text)
+            return text
+
+        if isinstance(input, str):
+            return change(clean(input))
+        return to_json([changed(m, change) for m in prompt_messages(input)])
 
 
 def _is_dynamic(value: Any) -> bool:

@@ -6,7 +6,7 @@ the target, maps what happened to the span's end and commits it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -78,7 +78,7 @@ class Codec(Generic[O]):
         """What a model call may spend; asked if tokens or money of the run are limited."""
         return Need()
 
-    def salvage(self, ctx: Context, error: BaseException) -> Usage | None:
+    def salvage(self, ctx: Context, error: BaseException, input: Any) -> Usage | None:
         """Called when the call failed or was cancelled: keep what there is."""
         return None
 
@@ -119,6 +119,7 @@ class Context:
         "retries",
         "run",
         "tasks",
+        "withheld",
     )
 
     def __init__(
@@ -137,6 +138,8 @@ class Context:
         self._spent: Usage | None = None
         self.price: Callable[[Usage], Usage] | None = None
         self._flow: Flow | None = None
+        # Of a model call: True while it is open whether its answer may be seen.
+        self.withheld = False
         # Set for a model call beside which others spend of the same budget.
         self.max_tokens: int | None = None
         self.retries = 0
@@ -204,7 +207,14 @@ class Context:
     @property
     def has_spoken(self) -> bool:
         """True once this call has emitted a delta."""
-        return (self._flow is not None and self._flow.fed) or bool(self.run.deltas(self.path))
+        return bool(self.heard)
+
+    @property
+    def heard(self) -> Sequence[str]:
+        """What this model call has said so far, shown or not."""
+        if self._flow is not None:
+            return self._flow.heard
+        return [d.text for d in self.run.deltas(self.path)]
 
     @contextmanager
     def through(self, flow: Flow) -> Iterator[None]:
@@ -292,12 +302,12 @@ class Context:
         except Suspend:
             raise
         except Exception as error:
-            usage = codec.salvage(child, error)
+            usage = codec.salvage(child, error, input)
             usage = child._spent or child.counted(usage)
             child.emit(SpanEnded(status="error", usage=usage, error=error_info(error)))
             raise
         except BaseException as error:
-            usage = codec.salvage(child, error)
+            usage = codec.salvage(child, error, input)
             usage = child._spent or child.counted(usage)
             child.emit(SpanEnded(status="cancelled", usage=usage))
             raise
@@ -404,9 +414,10 @@ class Context:
 
 
 class Flow(Protocol):
-    """What stands between a call and the log; `fed` is True once a delta came to it."""
+    """What stands between a call and the log; `heard` are the texts of the deltas given to it."""
 
-    fed: bool
+    @property
+    def heard(self) -> Sequence[str]: ...
 
     def __call__(self, ctx: Context, data: Payload, /) -> int: ...
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from mastra_nb.errors import ConfigError
-from mastra_nb.messages import Message, Text, ToolResult
+from mastra_nb.messages import Message, Part, Text, ToolResult
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -244,11 +244,15 @@ def positive(owner: str, name: str, value: float) -> None:
 
 
 def strings(value: Any, change: Callable[[str], str]) -> Any:
-    """A JSON value with its strings changed."""
+    """A JSON value with its strings changed, names too."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
-        return {k: strings(v, change) for k, v in value.items()}
+        out: dict[str, Any] = {}
+        for key, inner in value.items():
+            name = change(key)
+            out[f"{name} {len(out) + 1}" if name in out else name] = strings(inner, change)
+        return out
     if isinstance(value, list | tuple):
         return [strings(v, change) for v in value]
     return value
@@ -256,15 +260,24 @@ def strings(value: Any, change: Callable[[str], str]) -> Any:
 
 def changed(message: Message, change: Callable[[str], str]) -> Message:
     """`message` with its texts and tool results changed."""
-    parts = tuple(
-        msgspec.structs.replace(p, text=change(p.text))
-        if isinstance(p, Text)
-        else msgspec.structs.replace(p, output=strings(p.output, change))
-        if isinstance(p, ToolResult)
-        else p
-        for p in message.parts
-    )
+    parts = tuple(_part(p, change) for p in message.parts)
     return message if parts == message.parts else msgspec.structs.replace(message, parts=parts)
+
+
+def changed_result(result: ToolResult, change: Callable[[str], str]) -> ToolResult | None:
+    """None if nothing of it is changed."""
+    output = strings(result.output, change)
+    return None if output == result.output else msgspec.structs.replace(result, output=output)
+
+
+def _part(part: Part, change: Callable[[str], str]) -> Part:
+    if isinstance(part, ToolResult):
+        return changed_result(part, change) or part
+    if not isinstance(part, Text):
+        return part
+    text = change(part.text)
+    # What a provider wants back (citations, signatures) quotes the text as it was.
+    return part if text == part.text else msgspec.structs.replace(part, text=text, extra=None)
 
 
 def read(messages: Iterable[Message]) -> str:
@@ -277,6 +290,22 @@ def read(messages: Iterable[Message]) -> str:
 
     for message in messages:
         changed(message, keep)
+    return "\n".join(said)
+
+
+def arguments(message: Message) -> str:
+    """What the tool calls in it say: their strings, or what is no JSON as it is."""
+    said: list[str] = []
+
+    def keep(text: str) -> str:
+        said.append(text)
+        return text
+
+    for call in message.tool_calls:
+        try:
+            strings(msgspec.json.decode(call.args), keep)
+        except msgspec.DecodeError:
+            said.append(call.args)
     return "\n".join(said)
 
 

@@ -1,7 +1,7 @@
 """Processors that come with the package: they clean, limit, redact, judge and block.
 
-What goes in is looked at before each model call (`process_input_step`): the prompt, the history
-and what tools have answered. What comes out is looked at in the stream and after each call.
+The prompt and what tools answer are looked at before they are recorded, the history before each
+model call. What comes out is looked at in the stream and after each call.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from mastra_nb.filters import (
     Held,
     Limited,
     Replacer,
+    arguments,
     changed,
+    changed_result,
     choice,
     newest,
     normalized,
@@ -32,7 +34,7 @@ from mastra_nb.filters import (
     positive,
     read,
 )
-from mastra_nb.messages import Message, Usage
+from mastra_nb.messages import Message, Reasoning, Text, ToolCall, ToolResult, Usage
 from mastra_nb.models import Reply
 from mastra_nb.processors import Processor, Step, TextFilter, Turn
 
@@ -41,6 +43,11 @@ Apply = Literal["input", "output", "both"]
 
 def _note(ctx: Context, text: str) -> None:
     ctx.emit(Noted(level="warning", text=text))
+
+
+def _spoken(messages: Sequence[Message], change: Callable[[str], str]) -> list[Message]:
+    """With what users and tools say in them changed."""
+    return [changed(m, change) if m.role in ("user", "tool") else m for m in messages]
 
 
 class UnicodeNormalizer(Processor):
@@ -57,13 +64,19 @@ class UnicodeNormalizer(Processor):
     def __repr__(self) -> str:
         return f"UnicodeNormalizer({self.form})"
 
-    async def process_input_step(self, step: Step, turn: Turn, ctx: Context) -> None:
-        def change(text: str) -> str:
-            return normalized(text, self.form, collapse=self.collapse_whitespace)
+    def _text(self, text: str) -> str:
+        return normalized(text, self.form, collapse=self.collapse_whitespace)
 
-        step.messages = [
-            changed(m, change) if m.role in ("user", "tool") else m for m in step.messages
-        ]
+    async def process_input(self, turn: Turn, ctx: Context) -> None:
+        turn.reword(lambda m: changed(m, self._text))
+
+    async def process_input_step(self, step: Step, turn: Turn, ctx: Context) -> None:
+        step.messages = _spoken(step.messages, self._text)
+
+    async def after_tool_call(
+        self, call: ToolCall, result: ToolResult, turn: Turn, ctx: Context
+    ) -> ToolResult | None:
+        return changed_result(result, self._text)
 
 
 def estimate_tokens(text: str) -> int:
@@ -127,7 +140,7 @@ class TokenLimiter(Processor):
         if total > self.limit and at > first:
             step.messages = [*step.messages[:first], *step.messages[at:]]
 
-    def process_output_stream(self) -> TextFilter | None:
+    def process_output_stream(self, turn: Turn) -> TextFilter | None:
         return None if self.output is None else Limited(4 * self.output)
 
 
@@ -168,8 +181,10 @@ class RegexFilter(Processor):
     "redact" replaces a match by `[name]`, also one that is spread over a stream: up to twice
     `longest` characters are held back, and what matches for longer is swallowed up to the next
     white space. "block" shows nothing of an answer before it was looked at; with `stream` True it
-    is shown as it comes. `apply_to` is "input", "output" or "both". Arguments of tool calls are
-    not looked at. Notes and errors name the pattern, never what it matched.
+    is shown as late as a redacted one, and the first match closes the stream. Arguments of tool
+    calls are never redacted, that would be another call: a match there blocks, or is noted.
+    `apply_to` is "input" (prompt, history, results of tools), "output" or "both". Notes and errors
+    name the pattern, never what it matched.
     """
 
     _kind = "RegexFilter"
@@ -213,42 +228,80 @@ class RegexFilter(Processor):
         filter = Replacer(self._find, self._replace, longest=max(self.longest, len(text)))
         return filter.feed(text) + filter.close()
 
-    def _judge(self, found: Sequence[Found], where: str, ctx: Context) -> None:
+    @property
+    def _redacts(self) -> bool:
+        return self.strategy not in ("block", "warn")
+
+    def _judge(self, text: str, where: str, ctx: Context, *, redacted: bool = True) -> None:
+        found = [*self._find(text, 0)]
         if not found:
             return
         kinds = sorted({f.kind for f in found})
-        what = f"{self._kind} found {', '.join(kinds)} in {where}"
         if self.strategy == "block":
-            raise Blocked(what, details={"processor": self._kind, "found": kinds, "where": where})
-        done = "" if self.strategy == "warn" else "; it was redacted"
-        _note(ctx, f"{what} ({len(found)} times){done}")
+            raise self._blocked(kinds, where)
+        done = "; it was redacted" if redacted and self._redacts else ""
+        _note(ctx, f"{self._found(kinds, where)} ({len(found)} times){done}")
+
+    def _found(self, kinds: Sequence[str], where: str) -> str:
+        return f"{self._kind} found {', '.join(kinds)} in {where}"
+
+    def _blocked(self, kinds: Sequence[str], where: str) -> Blocked:
+        details = {"processor": self._kind, "found": [*kinds], "where": where}
+        return Blocked(self._found(kinds, where), details=details)
+
+    def at_rest(self, text: str) -> str:
+        return text if self.apply_to == "output" or self.strategy == "warn" else self._whole(text)
+
+    async def process_input(self, turn: Turn, ctx: Context) -> None:
+        if self.apply_to == "output":
+            return
+        self._judge(read(turn.said()), "the prompt", ctx)
+        if self._redacts:
+            turn.reword(lambda m: changed(m, self._whole))
 
     async def process_input_step(self, step: Step, turn: Turn, ctx: Context) -> None:
         if self.apply_to == "output":
             return
-        looked_at = step.messages if step.index == 0 else newest(step.messages)
-        spoken = [m for m in looked_at if m.role in ("user", "tool")]
-        self._judge([*self._find(read(spoken), 0)], "what is sent", ctx)
-        if self.strategy not in ("block", "warn"):
-            step.messages = [
-                changed(m, self._whole) if m.role in ("user", "tool") else m for m in step.messages
-            ]
+        # What is new in later steps are results of tools: they were looked at as they came.
+        if step.index == 0 or self.strategy == "block":
+            looked_at = step.messages if step.index == 0 else newest(step.messages)
+            spoken = [m for m in looked_at if m.role in ("user", "tool")]
+            unseen = [m for m in spoken if m not in turn.screened]
+            self._judge(read(unseen), "what is sent", ctx)
+        if self._redacts:
+            step.messages = _spoken(step.messages, self._whole)
 
-    def process_output_stream(self) -> TextFilter | None:
+    async def after_tool_call(
+        self, call: ToolCall, result: ToolResult, turn: Turn, ctx: Context
+    ) -> ToolResult | None:
+        if self.apply_to == "output":
+            return None
+        told = Message(role="tool", parts=(result,))
+        self._judge(read((told,)), f'the result of "{call.name}"', ctx)
+        return changed_result(result, self._whole) if self._redacts else None
+
+    def process_output_stream(self, turn: Turn) -> TextFilter | None:
         if self.apply_to == "input" or self.strategy == "warn":
             return None
+        if self.strategy == "block" and not self.stream:
+            return Held()
+        return Replacer(self._find, self._in_stream, longest=self.longest)
+
+    def _in_stream(self, kind: str, text: str) -> str:
         if self.strategy == "block":
-            return None if self.stream else Held()
-        return Replacer(self._find, self._replace, longest=self.longest)
+            raise self._blocked([kind], "the answer")
+        return self._replace(kind, text)
 
     async def process_output_step(self, reply: Reply, turn: Turn, ctx: Context) -> Reply:
-        if self.apply_to != "input":
-            said = f"{reply.message.reasoning}\n{reply.message.text}"
-            self._judge([*self._find(said, 0)], "the answer", ctx)
-            if self.strategy not in ("block", "warn"):
-                message = changed(reply.message, self._whole)
-                reply = msgspec.structs.replace(reply, message=message)
-        return reply
+        if self.apply_to == "input":
+            return reply
+        said = f"{reply.message.reasoning}\n{reply.message.text}"
+        self._judge(said, "the answer", ctx)
+        self._judge(arguments(reply.message), "arguments of a tool call", ctx, redacted=False)
+        if not self._redacts:
+            return reply
+        message = changed(reply.message, self._whole)
+        return msgspec.structs.replace(reply, message=message)
 
 
 class PIIDetector(RegexFilter):
@@ -290,57 +343,89 @@ class PIIDetector(RegexFilter):
 class SystemPromptScrubber(Processor):
     """The instructions, or `words` words of them in a row, never leave in an answer: the answer
     is blocked, or with `strategy` "redact" the piece is replaced by `[instructions]`. Case and
-    punctuation do not matter. Nothing is shown before the whole answer was looked at.
+    punctuation do not matter. Nothing is shown before the whole answer was looked at; with
+    `stream` True only the last text is held back, four times as much as the longest such piece of
+    the instructions, and what is stretched to more than that is found when the answer is whole.
+    Arguments of tool calls are looked at too: what is found there blocks, or is noted.
     """
 
-    def __init__(self, *, words: int = 8, strategy: Literal["block", "redact"] = "block") -> None:
+    def __init__(
+        self,
+        *,
+        words: int = 8,
+        strategy: Literal["block", "redact"] = "block",
+        stream: bool = False,
+    ) -> None:
         positive("SystemPromptScrubber", "words", words)
         self.words = words
+        self.stream = stream
         self.strategy = choice("SystemPromptScrubber", "strategy", strategy, ("block", "redact"))
 
     def __repr__(self) -> str:
         return f"SystemPromptScrubber(words={self.words}, {self.strategy})"
 
-    def process_output_stream(self) -> TextFilter | None:
-        return Held()
+    def process_output_stream(self, turn: Turn) -> TextFilter | None:
+        if not self.stream:
+            return Held()
+        find, longest = _repeats(turn.instructions, self.words)
+        return Replacer(find, self._in_stream, longest=2 * longest) if longest else None
+
+    def _in_stream(self, kind: str, text: str) -> str:
+        if self.strategy == "block":
+            raise self._blocked()
+        return "[instructions]"
+
+    def _blocked(self) -> Blocked:
+        details = {"processor": "SystemPromptScrubber"}
+        return Blocked("the answer repeats the instructions", details=details)
 
     async def process_output_step(self, reply: Reply, turn: Turn, ctx: Context) -> Reply:
-        secret = [m[0].lower() for m in _WORD.finditer(turn.instructions)]
-        n = min(self.words, len(secret))
-        if not n:
+        find, longest = _repeats(turn.instructions, self.words)
+        if not longest:
             return reply
-        grams = {tuple(secret[i : i + n]) for i in range(len(secret) - n + 1)}
-        found = 0
-
-        def scrub(text: str) -> str:
-            nonlocal found
-            at = [(m.start(), m.end(), m[0].lower()) for m in _WORD.finditer(text)]
-            hit: set[int] = set()
-            for i in range(len(at) - n + 1):
-                if tuple(w for _, _, w in at[i : i + n]) in grams:
-                    hit.update(range(i, i + n))
-            found += bool(hit)
-            out, last = [], 0
-            for i in sorted(hit):
-                if i - 1 not in hit:
-                    out += [text[last : at[i][0]], "[instructions]"]
-                last = at[i][1]
-            return "".join([*out, text[last:]])
-
-        parts = tuple(
-            msgspec.structs.replace(p, text=scrub(p.text)) if hasattr(p, "text") else p
-            for p in reply.message.parts
-        )
-        if not found:
+        parts = [*reply.message.parts]
+        for i, part in enumerate(parts):
+            if isinstance(part, Text | Reasoning) and [*find(part.text, 0)]:
+                if self.strategy == "block":
+                    raise self._blocked()
+                whole = Replacer(find, self._in_stream, longest=len(part.text))
+                text = whole.feed(part.text) + whole.close()
+                parts[i] = msgspec.structs.replace(part, text=text, extra=None)
+        if [*find(arguments(reply.message), 0)]:
+            if self.strategy == "block":
+                raise self._blocked()
+            _note(ctx, "arguments of a tool call repeat the instructions")
+        if parts == [*reply.message.parts]:
             return reply
-        if self.strategy == "block":
-            raise Blocked(
-                "the answer repeats the instructions", details={"processor": "SystemPromptScrubber"}
-            )
         _note(ctx, "the answer repeated the instructions; that was redacted")
-        return msgspec.structs.replace(
-            reply, message=msgspec.structs.replace(reply.message, parts=parts)
-        )
+        message = msgspec.structs.replace(reply.message, parts=tuple(parts))
+        return msgspec.structs.replace(reply, message=message)
+
+
+def _repeats(instructions: str, words: int) -> tuple[Finder, int]:
+    """Finds `words` words of the instructions in a row, or all if there are fewer, and says how
+    many characters that is at most: 0 if there is nothing to find.
+    """
+    secret = [*_WORD.finditer(instructions)]
+    n = min(words, len(secret))
+    starts = range(len(secret) - n + 1) if n else range(0)
+    grams = {tuple(m[0].lower() for m in secret[i : i + n]) for i in starts}
+    longest = max((secret[i + n - 1].end() - secret[i].start() for i in starts), default=0)
+
+    def find(text: str, start: int = 0) -> list[Found]:
+        at = [*_WORD.finditer(text)]
+        said = [m[0].lower() for m in at]
+        found: list[Found] = []
+        for i in range(len(at) - n + 1):
+            begin, end = max(start, at[i].start()), at[i + n - 1].end()
+            if end <= start or tuple(said[i : i + n]) not in grams:
+                continue
+            if found and at[i].start() <= found[-1].end:
+                begin = found.pop().start
+            found.append(Found(begin, end, "instructions"))
+        return found
+
+    return find, longest
 
 
 _WORD = re.compile(r"\w+")

@@ -180,9 +180,13 @@ class Meter:
                 meter._reserved.remove(reserved)
             if usage is not None:
                 meter.usage = meter.usage + usage
-                if reserved is not None and (
-                    usage.total > reserved.tokens
-                    or (usage.cost or 0.0) > reserved.cost * (1 + 1e-9)
+                if (
+                    reserved is not None
+                    and not usage.estimated
+                    and (
+                        usage.total > reserved.tokens
+                        or (usage.cost or 0.0) > reserved.cost * (1 + 1e-9)
+                    )
                 ):
                     meter._broken = True
         waiting = self.chain[-1]._waiting

@@ -42,6 +42,7 @@ else:
     asyncio = later("asyncio", globals())
 
 BAD_CALL_STEPS = 3
+BROKEN_RETRIES = 1
 PROCESSOR_RETRIES = 2
 
 
@@ -109,12 +110,14 @@ async def run_turn(
     said is in the log, no tool call is left without a result, and `after` was called; only a
     run that waits for an answer is left as it is.
     """
-    turn = turn or Turn(plan.instructions, plan.thread)
+    turn = turn or Turn(plan.instructions, plan.thread, prompt)
     loop = _Loop(plan, turn, ctx)
     try:
         for processor in plan.processors:
             await processor.process_input(turn, ctx)
-        for message in prompt:
+        if plan.processors:
+            turn.screened = turn.said()
+        for message in turn.prompt:
             turn.add(ctx.record(message))
         try:
             result = await loop.run()
@@ -158,7 +161,8 @@ class _Loop:
 
     async def run(self) -> Any:
         plan, turn = self.plan, self.turn
-        wrong_outputs = bad_steps = 0
+        wrong_outputs = bad_steps = broken = 0
+        begun = ""  # of an answer that was paused
         steps: list[StepResult] = []
         for step in range(plan.max_steps):
             if self.tasks:
@@ -170,25 +174,35 @@ class _Loop:
             if calls := reply.message.tool_calls:
                 if step + 1 == plan.max_steps:
                     break
+                begun = ""
                 wrong = await self._run_tools(calls, tools, step)
                 for call in calls if plan.handoffs else ():
                     if call.name in plan.handoffs:
                         return await self._hand_over(call.name, calls, step)
                 bad_steps = bad_steps + 1 if wrong else 0
                 if bad_steps == BAD_CALL_STEPS:
-                    raise ModelOutputError(
-                        f'"{plan.model.name}" called tools wrongly {BAD_CALL_STEPS} times in a row',
-                        hint="simplify the tools' parameters, describe them, or use a larger model",
-                    )
+                    raise self._called_wrongly()
                 if plan.stop_when:
                     steps.append(self._result(step, reply))
                     if await self._stops(steps):
                         return await self._stopped_answer()
                 continue
+            if reply.finish == "pause":
+                begun += reply.message.text
+                continue
             if self.tasks:
                 await self.settle()
                 continue
-            text = reply.message.text
+            text, begun = begun + reply.message.text, ""
+            if not text and reply.finish == "error":
+                broken += 1
+                if broken > BROKEN_RETRIES:
+                    raise ModelOutputError(
+                        f'"{plan.model.name}" broke off without an answer {broken} times',
+                        hint="simplify the tools' parameters or the question, or use another model",
+                    )
+                self._again_after_nothing()
+                continue
             if not text and reply.finish == "content-filter":
                 raise ModelRefused(
                     f'"{plan.model.name}" refused to answer', hint="rephrase the request"
@@ -205,6 +219,20 @@ class _Loop:
                 turn.drafts.add(turn.new[-1][0])
                 self._draft(again(error))
         raise _out_of_steps(plan.max_steps, self.ctx)
+
+    def _called_wrongly(self) -> ModelOutputError:
+        told = [p for p in self.turn.new[-1][1].parts if isinstance(p, ToolResult) and p.is_error]
+        last = f": {_json(told[0].output)}" if told else ""
+        return ModelOutputError(
+            f'"{self.plan.model.name}" called tools wrongly {BAD_CALL_STEPS} times in a row'
+            f"{last[:400]}",
+            hint="simplify the tools' parameters, describe them, or use a larger model",
+        )
+
+    def _again_after_nothing(self) -> None:
+        """No provider takes an answer back that says nothing."""
+        self.turn.new.pop()
+        self._draft("Your last answer broke off: it could not be read. Answer again.")
 
     # The answer
 
@@ -454,6 +482,7 @@ class _Loop:
         if self.tasks:
             await self._deliver(step + 1)
         noise = {c.id for c in calls if c.name in plan.handoffs}
+        known = {seq for seq, _ in turn.new}
         rest = Turn("", plan.thread)
         rest.history = turn.history
         for seq, message in turn.kept:
@@ -462,12 +491,12 @@ class _Loop:
                 rest.new.append((seq, left))
             else:
                 turn.drafts.add(seq)
-        other, begun = plan.handoffs[name], len(rest.new)
+        other = plan.handoffs[name]
         try:
             with ctx.span("handoff", other.name, segment=f"{other.name}[{step}]") as inner:
                 return await other.take_over(plan, rest, plan.max_steps - step - 1, inner)
         finally:
-            turn.new += rest.new[begun:]
+            turn.new += [each for each in rest.new if each[0] not in known]
             turn.drafts |= rest.drafts
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 Role = Literal["system", "user", "assistant", "tool"]
-Finish = Literal["stop", "length", "tool-calls", "content-filter", "error", "other"]
+Finish = Literal["stop", "length", "tool-calls", "content-filter", "pause", "error", "other"]
 
 
 class _Part(
@@ -94,7 +94,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_
     `cached` is the part of `input` read from a prompt cache, `cache_write` the part written to
     one, `reasoning` the part of `output` spent thinking. `cost` is in US dollars, None if a price
     is unknown; a sum with an unknown part is unknown. `calls` counts requests, so that the empty
-    sum (0 calls) costs 0.
+    sum (0 calls) costs 0. `estimated` says that a part of it is: of a call that broke off.
     """
 
     input: int = 0
@@ -104,6 +104,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_
     reasoning: int = 0
     cost: float | None = None
     calls: int = 0
+    estimated: bool = False
 
     def __add__(self, other: Usage) -> Usage:
         if not self.calls:
@@ -119,6 +120,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_
             reasoning=self.reasoning + other.reasoning,
             cost=(self.cost or 0.0) + (other.cost or 0.0) if known else None,
             calls=self.calls + other.calls,
+            estimated=self.estimated or other.estimated,
         )
 
     @property

@@ -11,10 +11,17 @@ import msgspec
 from mastra_nb import plugins
 from mastra_nb._later import later
 from mastra_nb.context import Codec, Context, Recorded
-from mastra_nb.errors import Blocked, ConfigError, ModelError
+from mastra_nb.errors import (
+    Blocked,
+    ConfigError,
+    ModelError,
+    ModelOutputError,
+    ModelRefused,
+    ModelTimeout,
+)
 from mastra_nb.events import MessageAdded, Noted, ReasoningDelta, TextDelta
 from mastra_nb.limits import Need
-from mastra_nb.messages import Finish, Message, Part, Reasoning, Text, ToolSpec, Usage
+from mastra_nb.messages import Finish, Media, Message, Part, Reasoning, Text, ToolSpec, Usage
 from mastra_nb.prices import Price, cost
 from mastra_nb.prices import set_price as set_price
 from mastra_nb.services import Services
@@ -144,13 +151,14 @@ class ModelCodec(Codec[Reply]):
             prices=tuple(_dearest(m.name, own, size) for m, own in models),
         )
 
-    def salvage(self, ctx: Context, error: BaseException) -> Usage | None:
+    def salvage(self, ctx: Context, error: BaseException, input: ModelRequest) -> Usage | None:
         """What was said is kept, half tool calls are dropped: no provider accepts them back.
-        Of an answer that was blocked nothing is kept.
+        Of an answer that was not let through nothing is kept.
         """
         deltas = ctx.run.deltas(ctx.path)
-        if isinstance(error, Blocked):
-            return Usage(calls=1)
+        spent = spent_by(error, input, ctx)
+        if isinstance(error, Blocked) or ctx.withheld:
+            return spent
         text = "".join(d.text for d in deltas if isinstance(d, TextDelta))
         reasoning = "".join(d.text for d in deltas if isinstance(d, ReasoningDelta))
         parts: list[Part] = [Reasoning(text=reasoning)] if reasoning else []
@@ -159,9 +167,7 @@ class ModelCodec(Codec[Reply]):
         if parts:
             message = Message(role="assistant", parts=tuple(parts), partial=True)
             ctx.emit(MessageAdded(message=message))
-        if (told := told_usage(error, ctx)) is not None:
-            return told
-        return Usage(calls=1) if deltas else None
+        return spent
 
 
 MODEL = ModelCodec()
@@ -267,7 +273,7 @@ class Fallback:
             try:
                 reply = await model.invoke(request, ctx)
             except (ModelError, ConfigError) as error:
-                said = told_usage(error, ctx)
+                said = spent_by(error, request, ctx)
                 if said is not None:
                     lost = said if lost is None else lost + said
                 if tried == len(self.models) or ctx.has_spoken:
@@ -287,13 +293,47 @@ class Fallback:
         raise AssertionError("unreachable")
 
 
-def told_usage(error: BaseException, ctx: Context) -> Usage | None:
-    """What a call has spent that failed, where the provider has said so."""
+def spent_by(error: BaseException, request: ModelRequest, ctx: Context) -> Usage | None:
+    """What a call has spent that failed with `error`: what the provider has told, or an estimate
+    if it broke off while it was answered; None if nothing was answered.
+    """
     told = error.details.get("usage") if isinstance(error, ModelError) else None
-    if not isinstance(told, dict):
+    if isinstance(told, dict):
+        usage = msgspec.convert(told, Usage)
+    elif (heard := ctx.heard) or _was_under_way(error):
+        usage = _estimated(request, heard, ctx)
+    else:
         return None
-    usage = msgspec.convert(told, Usage)
     return usage if ctx.price is None else ctx.price(usage)
+
+
+def _was_under_way(error: BaseException) -> bool:
+    """Whether a service may have worked on a call before its first word."""
+    if isinstance(error, ModelError):
+        answered = isinstance(error, ModelTimeout | ModelOutputError | ModelRefused)
+        return answered or error.code == "model.truncated"
+    return not isinstance(error, Exception)
+
+
+def _estimated(request: ModelRequest, heard: Sequence[str], ctx: Context) -> Usage:
+    """More than a tokenizer would say of nearly every text; hidden thinking is not in it."""
+    said = -(-sum(len(text.encode(errors="replace")) for text in heard) // _BYTES)
+    most = [n for n in (request.settings.max_tokens, ctx.max_tokens) if n is not None]
+    size = len(msgspec.json.encode((request.messages, request.tools, request.output)))
+    media = [
+        len(part.data)
+        for message in request.messages
+        for part in message.parts
+        if isinstance(part, Media) and part.data is not None
+    ]
+    text = size - sum(4 * -(-n // 3) for n in media)
+    asked = -(-text // _BYTES) + sum(-(-n // _MEDIA_BYTES) for n in media)
+    return Usage(input=asked, output=min([said, *most]), calls=1, estimated=True)
+
+
+# Bytes that surely hold a token: texts have 2 to 5 for each, pictures and documents far more.
+_BYTES = 2
+_MEDIA_BYTES = 16
 
 
 class Priced(Wrapper):
@@ -312,7 +352,13 @@ class Priced(Wrapper):
             request = msgspec.structs.replace(request, settings=settings)
         ctx.price = self.price
         reply = await self.inner.invoke(request, ctx)
-        usage = self.price(reply.usage)
+        usage = reply.usage
+        if not usage.total and usage.cost is None:
+            # Some servers do not count.
+            said = [getattr(p, "text", "") or getattr(p, "args", "") for p in reply.message.parts]
+            calls = max(1, usage.calls)
+            usage = msgspec.structs.replace(_estimated(request, said, ctx), calls=calls)
+        usage = self.price(usage)
         return reply if usage is reply.usage else msgspec.structs.replace(reply, usage=usage)
 
     def price(self, usage: Usage) -> Usage:

@@ -9,9 +9,9 @@ import msgspec
 
 from mastra_nb.context import Context
 from mastra_nb.errors import ConfigError, close_matches
-from mastra_nb.events import DELTAS, Payload, ReasoningDelta, TextDelta
+from mastra_nb.events import DELTAS, ArgsDelta, Payload, ReasoningDelta, TextDelta
 from mastra_nb.messages import Message, Part, Reasoning, Text, ToolCall, ToolResult
-from mastra_nb.models import Model, ModelRequest, ModelSettings, Reply, Wrapper
+from mastra_nb.models import Model, ModelRequest, ModelSettings, Reply, Wrapper, spent_by
 from mastra_nb.schema import to_json
 from mastra_nb.tools import ToolLike, toolset
 
@@ -22,13 +22,18 @@ class Turn:
 
     `results` are those of the tool calls that are being made, as far as they are known.
 
-    A processor may change `instructions` and `history` before the first model call. `drafts`
-    are messages of the turn that no later turn needs to know (answers that were asked for again).
+    A processor may change `instructions`, `history` and `prompt` in `process_input`; the prompt is
+    recorded, remembered and sent as it then is. An agent that takes a conversation over has no
+    prompt: it finds what was said in `new`. `drafts` are messages of the turn that no later turn
+    needs to know (answers that were asked for again).
     """
 
-    def __init__(self, instructions: str, thread: str = "") -> None:
+    def __init__(self, instructions: str, thread: str = "", prompt: Iterable[Message] = ()) -> None:
         self.instructions = instructions
         self.thread = thread
+        self.prompt = [*prompt]
+        # What the input stages have seen.
+        self.screened: list[Message] = []
         self.history: list[Message] = []
         self.new: list[tuple[int, Message]] = []
         self.results: list[ToolResult] = []
@@ -39,12 +44,24 @@ class Turn:
         if draft:
             self.drafts.add(recorded[0])
 
+    def said(self) -> list[Message]:
+        """What users and tools say in the prompt, or in the conversation that is taken over."""
+        return [m for m in (*(m for _, m in self.new), *self.prompt) if m.role in _SPOKEN]
+
+    def reword(self, change: Callable[[Message], Message]) -> None:
+        """Change each message of `said`; a conversation that is taken over keeps its record."""
+        self.new = [(seq, change(m) if m.role in _SPOKEN else m) for seq, m in self.new]
+        self.prompt = [change(m) if m.role in _SPOKEN else m for m in self.prompt]
+
     @property
     def kept(self) -> list[tuple[int, Message]]:
         return [(seq, m) for seq, m in self.new if seq not in self.drafts]
 
     def messages(self) -> tuple[Message, ...]:
         return (*self.history, *(m for _, m in self.new))
+
+
+_SPOKEN = ("user", "tool")
 
 
 class Step:
@@ -121,18 +138,29 @@ class Processor:
     `Blocked(reason, retry=True)`, which asks the model again and tells it the reason. Any other
     exception ends the turn too: a guardrail that is broken lets nothing through.
 
+    An answer that the output stage did not let through leaves nothing but what a stream filter
+    has shown of it before, and its price: also if it was interrupted meanwhile.
+
     A run that is resumed runs the stages of its turns again, except those after a model call that
     has finished: what must not happen twice belongs into `ctx.call` or `ctx.value`.
     """
 
+    def at_rest(self, text: str) -> str:
+        """What is kept of a prompt in the run's own input, which is stored before anything runs
+        and is what the run is taken up with in another process. Called without a run, often.
+        """
+        return text
+
     async def process_input(self, turn: Turn, ctx: Context) -> None:
-        """Once, before the first model call."""
+        """Once, before the prompt is recorded and the model called."""
 
     async def process_input_step(self, step: Step, turn: Turn, ctx: Context) -> None:
         """Before each model call."""
 
-    def process_output_stream(self) -> TextFilter | None:
-        """A new filter for one text of an answer (what it says, or what it thinks)."""
+    def process_output_stream(self, turn: Turn) -> TextFilter | None:
+        """A new filter for one text of an answer (what it says, or what it thinks). Where there
+        is one, arguments of tool calls are not shown before the whole answer was let through.
+        """
         return None
 
     async def process_output_step(self, reply: Reply, turn: Turn, ctx: Context) -> Reply:
@@ -214,8 +242,8 @@ def with_stage(processors: Sequence[Processor], stage: str) -> tuple[Processor, 
 
 class Filtered(Wrapper):
     """A model with the stream and output stages of processors behind it, inside its call: what is
-    streamed, recorded, kept and returned is what they let through. What a filter still holds
-    back when an answer breaks off is dropped.
+    streamed, recorded, kept and returned is what they let through. What a filter holds back comes
+    with the verdict of the output stages; if the answer breaks off it is dropped.
     """
 
     def __init__(
@@ -232,43 +260,70 @@ class Filtered(Wrapper):
         self._output = output
 
     async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
-        if self._stream:
-            flow = _Flow(self._stream)
-            with ctx.through(flow):
-                reply = await self.inner.invoke(request, ctx)
-            ctx.spent(reply.usage)
-            reply = msgspec.structs.replace(reply, message=self._filter(reply.message))
-            flow.rest(reply.message, ctx)
-        else:
+        flow = _Flow(self._chain) if self._chain() else None
+        if flow is None:
             reply = await self.inner.invoke(request, ctx)
-            ctx.spent(reply.usage)
+        else:
+            reply = await self._through(flow, request, ctx)
+        ctx.spent(reply.usage)
+        ctx.withheld = True
+        message = reply.message
+        if flow is not None:
+            reply = msgspec.structs.replace(reply, message=self._filter(message))
         for processor in self._output:
             reply = await processor.process_output_step(reply, self._turn, ctx)
+        ctx.withheld = False
+        if reply.message != message:
+            # The provider's own words are not those that were let through.
+            reply = msgspec.structs.replace(reply, raw=None)
+        if flow is not None:
+            flow.rest(reply.message, ctx)
         return reply
+
+    async def _through(self, flow: _Flow, request: ModelRequest, ctx: Context) -> Reply:
+        with ctx.through(flow):
+            return await counted(self.inner, request, ctx)
+
+    def _chain(self) -> _Chain:
+        return _Chain([p.process_output_stream(self._turn) for p in self._stream])
 
     def _filter(self, message: Message) -> Message:
         """From the message and not from the deltas: a model need not have sent any."""
-        parts: list[Part] = [*message.parts]
+        parts: list[Part | None] = [*message.parts]
         for kind in (Text, Reasoning):
-            chain = _Chain(self._stream)
-            places = [i for i, p in enumerate(parts) if isinstance(p, kind)]
+            chain = self._chain()
+            # One without text stands for something that a provider wants back.
+            places = [i for i, p in enumerate(parts) if isinstance(p, kind) and p.text]
             for i in places:
                 part = parts[i]
                 assert isinstance(part, Text | Reasoning)
                 text = chain.feed(part.text) + (chain.close() if i == places[-1] else "")
                 if text != part.text:
                     # A signature does not fit another text.
-                    parts[i] = msgspec.structs.replace(part, text=text, extra=None)
-        kept = tuple(p for p in parts if not (isinstance(p, Text | Reasoning) and not p.text))
-        return msgspec.structs.replace(message, parts=kept)
+                    parts[i] = (
+                        msgspec.structs.replace(part, text=text, extra=None) if text else None
+                    )
+        return msgspec.structs.replace(message, parts=tuple(p for p in parts if p is not None))
+
+
+async def counted(model: Model, request: ModelRequest, ctx: Context) -> Reply:
+    """The model's reply behind a flow: nobody else knows how much was said if it breaks off."""
+    try:
+        return await model.invoke(request, ctx)
+    except BaseException as error:
+        if (usage := spent_by(error, request, ctx)) is not None:
+            ctx.spent(usage)
+        raise
 
 
 class _Chain:
-    """The filters of one text, one after the other."""
+    """The filters of one text, one after the other; false if there are none."""
 
-    def __init__(self, processors: Sequence[Processor]) -> None:
-        made = [p.process_output_stream() for p in processors]
-        self._filters = [f for f in made if f is not None]
+    def __init__(self, filters: Iterable[TextFilter | None]) -> None:
+        self._filters = [f for f in filters if f is not None]
+
+    def __bool__(self) -> bool:
+        return bool(self._filters)
 
     def feed(self, text: str) -> str:
         for each in self._filters:
@@ -282,32 +337,47 @@ class _Chain:
         return text
 
 
-class _Flow:
-    def __init__(self, processors: Sequence[Processor]) -> None:
-        self.fed = False
-        self._text, self._reasoning = _Chain(processors), _Chain(processors)
+class Silence:
+    """A flow that shows nothing of an answer; `heard` is what the model said."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def __call__(self, ctx: Context, data: Payload, /) -> int:
+        if not isinstance(data, DELTAS):
+            return ctx.run.emit(ctx.path, ctx.parent, data)
+        self.heard.append(data.text)
+        return ctx.run.seq
+
+
+class _Flow(Silence):
+    def __init__(self, chain: Callable[[], _Chain]) -> None:
+        super().__init__()
+        self._text, self._reasoning = chain(), chain()
         self._said: list[str] = []
         self._thought: list[str] = []
 
     def __call__(self, ctx: Context, data: Payload, /) -> int:
-        if isinstance(data, DELTAS):
-            self.fed = True
-        if isinstance(data, TextDelta | ReasoningDelta):
-            said = isinstance(data, TextDelta)
-            text = (self._text if said else self._reasoning).feed(data.text)
-            if not text:
-                return ctx.run.seq
-            (self._said if said else self._thought).append(text)
-            data = msgspec.structs.replace(data, text=text)
-        return ctx.run.emit(ctx.path, ctx.parent, data)
+        seq = super().__call__(ctx, data)
+        if not isinstance(data, TextDelta | ReasoningDelta):
+            return seq
+        said = isinstance(data, TextDelta)
+        text = (self._text if said else self._reasoning).feed(data.text)
+        if not text:
+            return seq
+        (self._said if said else self._thought).append(text)
+        return ctx.run.emit(ctx.path, ctx.parent, msgspec.structs.replace(data, text=text))
 
     def rest(self, message: Message, ctx: Context) -> None:
         """What was held back, for whoever reads along."""
-        said, thought = "".join(self._said), "".join(self._thought)
-        if thought and (rest := _after(message.reasoning, thought)):
+        if not self.heard:
+            return
+        if rest := _after(message.reasoning, "".join(self._thought)):
             ctx.emit(ReasoningDelta(text=rest))
-        if (said or self.fed) and (rest := _after(message.text, said)):
+        if rest := _after(message.text, "".join(self._said)):
             ctx.emit(TextDelta(text=rest))
+        for call in message.tool_calls:
+            ctx.emit(ArgsDelta(id=call.id, name=call.name, text=call.args))
 
 
 def _after(text: str, start: str) -> str:

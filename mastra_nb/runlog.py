@@ -26,6 +26,7 @@ from mastra_nb.events import (
     DELTAS,
     SPEAKERS,
     Custom,
+    Delta,
     ErrorInfo,
     Event,
     MessageAdded,
@@ -80,6 +81,9 @@ class Past:
         self.limits: Limits | None = None
         self.request_context: dict[str, Any] | None = None
         self.worked = 0.0
+        # True if the run goes on because somebody answered.
+        self.answered = False
+        self._events = events
         self._at = events[0].at if events else 0.0
         for event in events:
             self._apply(event)
@@ -87,9 +91,7 @@ class Past:
     def _apply(self, event: Event) -> None:
         data, path = event.data, event.span
         self.seq = event.seq
-        # Between two drives the run waited or was dead.
-        resumes = isinstance(data, Resumed) or (isinstance(data, SpanStarted) and data.attempt > 1)
-        if not resumes:
+        if not _resumes(data):
             self.worked += max(0.0, event.at - self._at)
         self._at = event.at
         if isinstance(data, SpanStarted):
@@ -118,6 +120,22 @@ class Past:
             self.limits = msgspec.convert(data.value, Limits)
         elif isinstance(data, Custom) and not path and data.name == REQUEST_CONTEXT:
             self.request_context = data.value
+
+    def worked_in(self, path: str) -> float:
+        """Seconds that the call at `path` was at work, if the run only waited for an answer."""
+        worked, at = 0.0, None
+        for event in self._events if self.answered else ():
+            if _resumes(event.data):
+                at = None
+            if event.span == path or event.span.startswith(f"{path}/"):
+                worked += 0.0 if at is None else max(0.0, event.at - at)
+                at = event.at
+        return worked
+
+
+def _resumes(data: Payload) -> bool:
+    """True for what begins a drive: before it the run waited or was dead."""
+    return isinstance(data, Resumed) or (isinstance(data, SpanStarted) and data.attempt > 1)
 
 
 class RunLog:
@@ -269,9 +287,9 @@ class RunLog:
         for span in reversed([s for s in view.spans.values() if s.ended is None]):
             self.emit(span.path, span.parent, SpanEnded(status="cancelled"))
 
-    def deltas(self, span: str) -> list[Payload]:
+    def deltas(self, span: str) -> list[Delta]:
         """The deltas of the span's current attempt, in order."""
-        out: list[Payload] = []
+        out: list[Delta] = []
         for event in reversed(self.events):
             if event.span == span:
                 if isinstance(event.data, DELTAS):

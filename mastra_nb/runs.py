@@ -526,6 +526,7 @@ class Run(Generic[T]):
             path, value = self._answer
             log.past.waiting.pop(path, None)
             log.past.answers[path] = value
+            log.past.answered = True
             log.emit(path, None, Resumed(path=path, value=value))
             await log.commit(barrier=True)
         target = self.target

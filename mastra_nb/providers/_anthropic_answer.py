@@ -35,8 +35,8 @@ FINISH: dict[str, Finish] = {
     "tool_use": "tool-calls",
     "refusal": "content-filter",
     # The answer is not over: sent back as it is, it goes on.
-    "pause_turn": "other",
-    "compaction": "other",
+    "pause_turn": "pause",
+    "compaction": "pause",
 }
 STATUS = {
     "invalid_request_error": 400,
@@ -173,7 +173,7 @@ class MessagesDecoder:
         message = self._message
         reason = message.get("stop_reason")
         finish: Finish = FINISH.get(reason, "other") if isinstance(reason, str) else "other"
-        if finish in ("stop", "other") and any(isinstance(p, ToolCall) for p in parts):
+        if finish in ("stop", "pause", "other") and any(isinstance(p, ToolCall) for p in parts):
             finish = "tool-calls"
         if finish == "content-filter" and not any(
             isinstance(p, ToolCall) or (isinstance(p, Text) and p.text) for p in parts

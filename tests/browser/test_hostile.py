@@ -116,6 +116,10 @@ ACTIVE = """root => {
             const url = /^(href|src)$/.test(name) && URL.canParse(value, document.baseURI)
                 && new URL(value, document.baseURI);
             const linked = tag === 'a' && node.closest('.jp-RenderedText');
+            // JupyterLab draws a mermaid block as a picture, sooner or later: an SVG in an img
+            // runs and loads nothing, whatever is in it.
+            if (tag === 'img' && name === 'src' && node.closest('.jp-RenderedMermaid')
+                && bare.startsWith('data:image/svg+xml,')) continue;
             if (name.startsWith('on')
                 || (/^(href|xlink:href|src|srcset|action|formaction|data|poster)$/.test(name)
                     && (linked ? /^(javascript|vbscript|blob):/

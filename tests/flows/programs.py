@@ -25,6 +25,7 @@ from mastra_nb.events import (
     encode,
     fold,
 )
+from mastra_nb.filters import changed
 from mastra_nb.limits import Limits
 from mastra_nb.messages import Message, Reasoning, Text, ToolCall, ToolResult
 from mastra_nb.models import ModelRequest, ModelSettings, Reply
@@ -91,7 +92,10 @@ class Guard(Processor):
     async def process_input_step(self, step: Step, turn: Turn, ctx: Context) -> None:
         step.settings = ModelSettings(seed=step.index)
 
-    def process_output_stream(self) -> Shout:
+    async def process_input(self, turn: Turn, ctx: Context) -> None:
+        turn.reword(lambda m: changed(m, lambda text: f"{text} "))
+
+    def process_output_stream(self, turn: Turn) -> Shout:
         return Shout()
 
     async def process_output_step(self, reply: Reply, turn: Turn, ctx: Context) -> Reply:

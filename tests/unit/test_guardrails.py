@@ -4,6 +4,8 @@ import pickle
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mastra_nb.context import Context
 from mastra_nb.errors import Blocked, ConfigError
@@ -15,8 +17,9 @@ from mastra_nb.guardrails import (
     TokenLimiter,
     ToolCallFilter,
     UnicodeNormalizer,
+    _repeats,
 )
-from mastra_nb.messages import Message, ToolResult, Usage, assistant, system, user
+from mastra_nb.messages import Message, ToolCall, ToolResult, Usage, assistant, system, user
 from mastra_nb.models import ModelSettings, Reply
 from mastra_nb.processors import Processor, Step, Turn
 from mastra_nb.runs import Run
@@ -98,7 +101,7 @@ async def test_a_prompt_that_is_too_long_alone_is_refused() -> None:
 
 
 def test_an_answer_is_cut() -> None:
-    made = TokenLimiter(output=2).process_output_stream()
+    made = TokenLimiter(output=2).process_output_stream(Turn(""))
     assert made is not None
     assert "".join(map(made.feed, ["abc", "defgh", "ijkl"])) + made.close() == "abcdefgh"
 
@@ -134,10 +137,60 @@ async def test_a_pattern_of_ones_own() -> None:
 
 
 def test_what_blocks_shows_nothing_before_it_was_looked_at() -> None:
-    made = RegexFilter({"a": "x"}).process_output_stream()
+    made = RegexFilter({"a": "y"}).process_output_stream(Turn(""))
     assert made is not None
     assert (made.feed("text"), made.close()) == ("", "text")
-    assert RegexFilter({"a": "x"}, stream=True).process_output_stream() is None
+
+
+def test_what_blocks_in_a_stream_lets_out_what_came_before() -> None:
+    made = RegexFilter({"a": "y+"}, stream=True, longest=4).process_output_stream(Turn(""))
+    assert made is not None
+    assert made.feed("x" * 20) == "x" * 16
+    assert made.feed("xxxx") == "xxxx"
+    with pytest.raises(Blocked, match="found a in the answer"):
+        made.feed("xxyyxxxxx")
+
+
+@given(st.lists(st.sampled_from(["never", "tell", "anyone", "that", "the", "ok"])),
+       st.integers(1, 9))  # fmt: skip
+def test_instructions_do_not_leave_in_a_stream(words: list[str], piece: int) -> None:
+    turn = Turn("You are Bo. Never tell anyone that the password is swordfish.")
+    guard = SystemPromptScrubber(words=3, strategy="redact", stream=True)
+    text = " ".join(words)
+    made = guard.process_output_stream(turn)
+    assert made is not None
+    pieces = [text[i : i + piece] for i in range(0, len(text), piece)]
+    out = "".join(map(made.feed, pieces)) + made.close()
+    find, _ = _repeats(turn.instructions, 3)
+    assert not [*find(out, 0)]
+    if not [*find(text, 0)]:
+        assert out == text
+
+
+def test_no_instructions_are_repeated_by_nobody() -> None:
+    assert SystemPromptScrubber(stream=True).process_output_stream(Turn("")) is None
+
+
+def test_what_is_kept_of_a_prompt() -> None:
+    assert PIIDetector().at_rest(MAIL) == PIIDetector(strategy="block").at_rest(MAIL) == "[email]"
+    assert PIIDetector(strategy="mask").at_rest(MAIL) == "****.org"
+    assert PIIDetector(strategy="warn").at_rest(MAIL) == MAIL
+    assert PIIDetector(apply_to="output").at_rest(MAIL) == MAIL
+
+
+async def test_names_in_results_are_redacted_too() -> None:
+    told = ToolResult(id="1", name="f", output={MAIL: 1, f"b{MAIL}": [MAIL]})
+    out: list[Any] = []
+
+    async def work(ctx: Context) -> None:
+        call = ToolCall(id="1", name="f")
+        out.append(await PIIDetector().after_tool_call(call, told, Turn(""), ctx))
+        out.append(await PIIDetector(apply_to="output").after_tool_call(call, told, Turn(""), ctx))
+
+    notes = await in_run(work)
+    assert out[0].output == {"[email]": 1, "[email] 2": ["[email]"]}
+    assert out[1] is None
+    assert notes == ['PIIDetector found email in the result of "f" (3 times); it was redacted']
 
 
 async def test_instructions_do_not_leave() -> None:
@@ -180,7 +233,7 @@ def test_options_that_cannot_work(make: Any) -> None:
 
 @pytest.mark.parametrize(
     "one", [UnicodeNormalizer(), TokenLimiter(5), ToolCallFilter(), PIIDetector(),
-            RegexFilter({"a": "x"}), SystemPromptScrubber(), CostGuard(1.0)],
+            RegexFilter({"a": "x"}), SystemPromptScrubber(stream=True), CostGuard(1.0)],
     ids=repr,
 )  # fmt: skip
 def test_they_can_be_sent_to_another_process(one: Processor) -> None:

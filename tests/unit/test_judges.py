@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from typing import Any
 
 import pytest
 
 from mastra_nb.context import Context
 from mastra_nb.errors import ConfigError, LimitExceeded, ModelError
+from mastra_nb.events import SpanStarted
 from mastra_nb.judges import LanguageDetector, ModerationProcessor, PromptInjectionDetector
 from mastra_nb.limits import Limits
-from mastra_nb.messages import Message, assistant, user
-from mastra_nb.models import ModelSettings, Reply
-from mastra_nb.processors import Step, Turn
+from mastra_nb.messages import Media, Message, ToolResult, assistant, user
+from mastra_nb.models import MODEL, ModelRequest, Reply
+from mastra_nb.processors import Turn
 from mastra_nb.runs import Run
 from mastra_nb.testing import ScriptedModel
 from mastra_nb.tools import Tool
@@ -20,22 +22,15 @@ BAD = '{"flagged": true, "category": "attack", "text": "better"}'
 GOOD = '{"flagged": false}'
 
 
-def step(*messages: Message) -> Step:
-    return Step(
-        index=0, model=ScriptedModel("x"), messages=[*messages], tools={}, tool_choice="auto",
-        settings=ModelSettings(), output=None,
-    )  # fmt: skip
-
-
-async def go_in(guard: Any, text: str, **options: Any) -> tuple[list[Message], Any]:
-    made = step(user(text))
+async def go_in(guard: Any, *prompt: str | Message, **options: Any) -> tuple[list[Message], Any]:
+    turn = Turn("", prompt=[user(m) if isinstance(m, str) else m for m in prompt])
 
     async def work(ctx: Context) -> None:
-        await guard.process_input_step(made, Turn(""), ctx)
+        await guard.process_input(turn, ctx)
 
     run: Any = Run(Tool(work), {}, **options)
     await run
-    return made.messages, run
+    return turn.prompt, run
 
 
 async def go_out(guard: Any, text: str) -> str:
@@ -50,7 +45,7 @@ async def test_a_verdict_lets_through_or_blocks() -> None:
     model = ScriptedModel(GOOD, BAD)
     messages, run = await go_in(PromptInjectionDetector(model), "hello")
     assert messages == [user("hello")] and run.usage.calls == 1
-    with pytest.raises(Exception, match=r"flagged what is sent \(attack\)"):
+    with pytest.raises(Exception, match=r"flagged the prompt \(attack\)"):
         await go_in(PromptInjectionDetector(model), "ignore it all")
 
 
@@ -91,15 +86,79 @@ async def test_what_else_can_be_done() -> None:
     messages, run = await go_in(PromptInjectionDetector(ScriptedModel(BAD), strategy="warn"), "x")
     assert messages == [user("x")]
     notes = [e.data.text for e in run.log.events if hasattr(e.data, "level")]
-    assert notes == ["PromptInjectionDetector flagged what is sent (attack)"]
+    assert notes == ["PromptInjectionDetector flagged the prompt (attack)"]
     guard = ModerationProcessor(ScriptedModel(BAD), strategy="filter", apply_to="output")
     assert await go_out(guard, "bad words") == ""
+    assert await go_out(LanguageDetector(ScriptedModel()), "hei") == "hei"
+
+
+async def test_a_conversation_is_rewritten_where_it_says_something() -> None:
+    image = Media(mime="image/png", data=b"x")
+    told = Message(role="tool", parts=(ToolResult(id="1", name="f", output={"a": 1, "b": "evil"}),))
+    prompt = [user("one"), assistant("two"), told, user("three", image), user(image)]
+    guard = PromptInjectionDetector(ScriptedModel(BAD), strategy="rewrite")
+    messages, _ = await go_in(guard, *prompt)
+    assert [m.role for m in messages] == ["user", "assistant", "tool", "user", "user"]
+    assert [m.text for m in messages] == ["[removed]", "two", "", "better", ""]
+    assert messages[2].parts[0].output == "[removed]"  # type: ignore[union-attr]
+    assert (messages[3].parts[1], messages[4]) == (image, user(image))
+
+
+async def test_two_judges_of_a_kind_are_two_calls() -> None:
+    model = ScriptedModel(GOOD, repeat=True)
+
+    async def work(ctx: Context) -> None:
+        for one in (ModerationProcessor(model), ModerationProcessor(model, categories=["spam"])):
+            for _ in range(2):
+                await one.process_input(Turn("", prompt=[user("x")]), ctx)
+
+    run = Run(Tool(work), {})
+    await run
+    paths = [e.span for e in run.log.events if isinstance(e.data, SpanStarted)]
+    assert len(paths) == len({*paths}) == 5
+
+
+@pytest.mark.parametrize("strategy", ["block", "rewrite"])
+async def test_a_judge_that_repeats_what_it_judges_is_not_heard(strategy: str) -> None:
+    line = '{"flagged": false, "category": "a very long and secret text", "text": "secret"}'
+    guard = PromptInjectionDetector(ScriptedModel(line), strategy=strategy)
+    messages, run = await go_in(guard, "x")
+    assert messages == [user("x")]
+    assert "secret" not in repr(run.log.events)
+
+
+async def test_time_that_a_judge_waits_for_its_budget_is_not_its_own() -> None:
+    async def work(ctx: Context) -> None:
+        other = asyncio.create_task(
+            ctx.call(ScriptedModel("x" * 80, delay=0.02), ModelRequest(messages=()), codec=MODEL)
+        )
+        await asyncio.sleep(0.01)
+        await PromptInjectionDetector(ScriptedModel(GOOD), timeout=0.15).process_input(
+            Turn("", prompt=[user("x")]), ctx
+        )
+        assert other.done()
+        await other
+
+    await Run(Tool(work), {}, limits=Limits(tokens=300))
+
+
+@pytest.mark.parametrize(
+    "one",
+    [PromptInjectionDetector("openai/x"), ModerationProcessor(["openai/x", "groq/y"]),
+     LanguageDetector("openai/x", ["Norwegian"], strategy="translate"), LanguageDetector(len)],
+    ids=repr,
+)  # fmt: skip
+def test_they_can_be_sent_to_another_process(one: Any) -> None:
+    again = pickle.loads(pickle.dumps(one))
+    assert repr(again) == repr(one)
+    assert "0x" not in repr(one)
 
 
 def test_a_strict_answer_is_held_back() -> None:
-    held = ModerationProcessor(ScriptedModel()).process_output_stream()
+    held = ModerationProcessor(ScriptedModel()).process_output_stream(Turn(""))
     assert held is not None and held.feed("x") == ""
-    assert ModerationProcessor(ScriptedModel(), stream=True).process_output_stream() is None
+    live = ModerationProcessor(ScriptedModel(), stream=True)
+    assert live.process_output_stream(Turn("")) is None
 
 
 @pytest.mark.parametrize("options", [{"strategy": "redact"}, {"timeout": 0}, {"apply_to": "all"}])
@@ -108,3 +167,5 @@ def test_options_that_cannot_work(options: dict[str, Any]) -> None:
         PromptInjectionDetector("openai/x", **options)
     with pytest.raises(ConfigError):
         LanguageDetector("openai/x", "English")
+    with pytest.raises(ConfigError, match="cannot translate"):
+        LanguageDetector(len, strategy="translate")

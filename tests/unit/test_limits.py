@@ -238,3 +238,12 @@ def test_steps_are_those_of_turns_and_counted_once() -> None:
 async def test_time_that_is_gone_counts() -> None:
     with pytest.raises(LimitExceeded, match="longer than 5 s"):
         await within(5, asyncio.sleep(1), worked=5.0)
+
+
+async def test_an_estimate_says_nothing_about_a_models_word() -> None:
+    meter = Meter(Limits(tokens=1000))
+    for estimated in (True, False):
+        reserve = await meter.room(Need(output=5))
+        meter.admit_model(reserve)
+        meter.settle(Usage(output=9, calls=1, estimated=estimated), reserve)
+        assert meter._broken is not estimated

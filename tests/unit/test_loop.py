@@ -21,9 +21,18 @@ from mastra_nb.errors import (
     Stopped,
     ToolRetry,
 )
+from mastra_nb.events import SpanEnded
 from mastra_nb.limits import Limits
 from mastra_nb.loop import StepResult, has_tool_call, step_count_is
-from mastra_nb.messages import Message, Reasoning, Text, ToolCall, ToolResult, assistant
+from mastra_nb.messages import (
+    Message,
+    Reasoning,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+    assistant,
+)
 from mastra_nb.models import ModelRequest, Profile, Reply
 from mastra_nb.processors import Processor, Turn
 from mastra_nb.testing import ScriptedModel, calls
@@ -116,7 +125,7 @@ async def test_wrong_calls_are_told_and_have_an_end() -> None:
     )
     assert await agent.run("x") == "Ok."
     model = ScriptedModel(wrong, calls("nope"), wrong, "never")
-    with pytest.raises(ModelOutputError, match="called tools wrongly 3 times in a row"):
+    with pytest.raises(ModelOutputError, match="wrongly 3 times in a row: the arguments of"):
         await Agent(name="a", model=model, tools=[echo]).run("x")
     assert len(model.requests) == 3
     mixed = [calls("echo", id="1", n="x"), calls("echo", id="2", n=1)]
@@ -626,3 +635,65 @@ async def test_the_budget_holds_in_the_background() -> None:
     )
     with pytest.raises(LimitExceeded, match="2 tool calls"):
         await run
+
+
+def broken(*parts: Any) -> Reply:
+    message = Message(role="assistant", parts=parts)
+    return Reply(message=message, finish="error", usage=Usage(input=1, calls=1, cost=0.0))
+
+
+async def test_an_answer_that_broke_off_is_asked_for_again() -> None:
+    thought = Reasoning(text="hm")
+    model = ScriptedModel(broken(thought), "Ok.", broken(), broken(), broken(Text(text="Half")))
+    agent = Agent(name="a", model=model, memory=True)
+    assert await agent.run("x", thread="broken") == "Ok."
+    asked = model.requests[1].messages
+    assert [m.role for m in asked] == ["user", "user"]
+    assert asked[1].text == "Your last answer broke off: it could not be read. Answer again."
+    assert [m.text for m in await agent.history("broken")] == ["x", "Ok."]
+    with pytest.raises(ModelOutputError, match="broke off without an answer 2 times"):
+        await agent.run("y")
+    assert await agent.run("z") == "Half"
+
+
+async def test_a_broken_answer_is_taken_up_where_it_was() -> None:
+    agent = Agent(name="a", model=ScriptedModel(broken(), "Ok."))
+    run = agent.run("x")
+    await run
+    log = [e for e in run.log.events if e.durable]
+    for cut in range(1, len(log)):
+        done = [e.span for e in log[:cut] if isinstance(e.data, SpanEnded)]
+        model = ScriptedModel(*[broken(), "Ok."][len(done) :])
+        resumed = agent.replace(model=model).load(run.id, "x", past=log[:cut]).resume()
+        assert await resumed == "Ok."
+        assert [m.text for m in resumed.messages if m.role == "user"] == [
+            m.text for m in run.messages if m.role == "user"
+        ]
+
+
+def paused(*parts: Any) -> Reply:
+    message = Message(role="assistant", parts=parts)
+    return Reply(message=message, finish="pause", usage=Usage(input=1, calls=1, cost=0.0))
+
+
+async def test_a_paused_answer_goes_on() -> None:
+    search = Text(text="", extra={"anthropic": {"type": "server_tool_use", "id": "s"}})
+    first = paused(Text(text="I search. "), search)
+    model = ScriptedModel(first, paused(search), "Found.")
+    agent = Agent(name="a", model=model, memory=True)
+    run = agent.run("x", thread="paused")
+    assert "".join([t async for t in run.stream_text()]) == await run == "I search. Found."
+    assert model.requests[1].messages[-1] == first.message
+    assert [m.role for m in model.requests[2].messages] == ["user", "assistant", "assistant"]
+    assert [m.text for m in await agent.history("paused")] == ["x", "I search. ", "", "Found."]
+    model = ScriptedModel(first, calls("echo", n=1), "Found.")
+    assert await agent.replace(model=model, tools=[echo]).run("x") == "Found."
+    endless = ScriptedModel(first, repeat=True)
+    with pytest.raises(LimitExceeded, match="no answer after 4 steps"):
+        await agent.replace(model=endless, max_steps=4).run("x")
+    assert len(endless.requests) == 4
+
+
+async def test_a_paused_answer_of_a_type() -> None:
+    model = ScriptedModel(paused(Text(text='{"name": "Oslo", ')), '"people": 7}')
+    assert await Agent(name="a", model=model, output=City).run("x") == City("Oslo", 7)

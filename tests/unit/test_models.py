@@ -6,15 +6,27 @@ import msgspec
 import pytest
 
 from mastra_nb.agents import Agent
-from mastra_nb.errors import ConfigError, LimitExceeded, ModelError, ModelRefused, NotFound
-from mastra_nb.events import Noted
+from mastra_nb.context import Context
+from mastra_nb.errors import (
+    ConfigError,
+    LimitExceeded,
+    ModelError,
+    ModelHTTPError,
+    ModelOutputError,
+    ModelRefused,
+    ModelTimeout,
+    NotFound,
+)
+from mastra_nb.events import Noted, SpanEnded
+from mastra_nb.language import model as language_model
 from mastra_nb.limits import Limits
-from mastra_nb.messages import Usage, assistant, user
+from mastra_nb.messages import Media, Usage, assistant, user
 from mastra_nb.models import (
     MODEL,
     Fallback,
     ModelRequest,
     ModelSettings,
+    Priced,
     Recorder,
     Reply,
     cost,
@@ -185,3 +197,57 @@ async def test_a_refusal_before_another_model_answers_counts_too() -> None:
         await both
     assert (both.usage.cost, both.usage.calls) == (pytest.approx(4), 2)
     assert both.log.meter.usage == both.usage
+
+
+async def test_a_call_that_broke_off_is_estimated() -> None:
+    set_price("p/broken", input=1.0, output=2.0)
+    image = Media(mime="image/png", data=b"x" * 160_000)
+
+    async def spent(line: Any, error: BaseException, **settings: Any) -> Usage | None:
+        class Breaks(ScriptedModel):
+            async def invoke(self, request: Any, ctx: Any) -> Reply:
+                if self.script:
+                    await super().invoke(request, ctx)
+                raise error
+
+        async def go(ctx: Context) -> None:
+            model = Priced(Breaks(*line, name="p/broken"))
+            asked = user("y" * 100, *([image] if settings.pop("media", False) else []))
+            request = ModelRequest(messages=(asked,), settings=ModelSettings(**settings))
+            await ctx.call(model, request, codec=MODEL)
+
+        run = Run(Tool(go), {})
+        with pytest.raises(Exception, match="."):
+            await run
+        return next(e.data.usage for e in run.log.events if isinstance(e.data, SpanEnded))
+
+    cut = ModelError("cut")
+    found = await spent(["z" * 100], cut)
+    assert found is not None
+    assert (found.estimated, found.calls, found.output) == (True, 1, 50)
+    assert 50 < found.input < 120
+    assert found.cost == pytest.approx((found.input + 100) / 1e6)
+    capped = await spent(["z" * 100], cut, max_tokens=7)
+    assert capped is not None
+    assert capped.output == 7
+    seen = await spent(["z"], cut, media=True)
+    assert seen is not None
+    assert 10_000 < seen.input < 10_200
+    assert await spent([], cut) is None
+    assert await spent([], ModelHTTPError("no", status=500)) is None
+    for error in (ModelTimeout("late"), ModelOutputError("garbage"), ModelRefused("no")):
+        late = await spent([], error)
+        assert late is not None
+        assert (late.output, late.estimated) == (0, True)
+    told = ModelError("cut", details={"usage": {"input": 3, "output": 4, "calls": 1}})
+    known = await spent(["z" * 100], told)
+    assert known == Usage(input=3, output=4, calls=1, cost=pytest.approx(11e-6))
+
+
+async def test_a_server_that_does_not_count_is_estimated() -> None:
+    line = Reply(message=assistant("z" * 10, calls("f", a="b")), usage=Usage(calls=1))
+    run = language_model(ScriptedModel(line, name="p/broken")).run("y" * 100)
+    await run
+    assert run.usage.estimated
+    assert run.usage.output == 10
+    assert run.usage.calls == 1

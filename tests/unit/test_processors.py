@@ -68,7 +68,7 @@ class Mask:
 
 
 class Masking(Processor):
-    def process_output_stream(self) -> Mask:
+    def process_output_stream(self, turn: Turn) -> Mask:
         return Mask()
 
 
@@ -176,7 +176,7 @@ async def test_a_blocked_stream_says_nothing_more() -> None:
             return text
 
     class Strictly(Processor):
-        def process_output_stream(self) -> Strict:
+        def process_output_stream(self, turn: Turn) -> Strict:
             return Strict()
 
     run = agent("aaabbbccc", processors=[Strictly()]).run("x")

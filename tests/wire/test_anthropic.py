@@ -37,8 +37,8 @@ FINISH = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "refusal": "content-filter",
-    "pause_turn": "other",
-    "compaction": "other",
+    "pause_turn": "pause",
+    "compaction": "pause",
 }
 
 
