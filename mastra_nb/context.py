@@ -6,15 +6,14 @@ the target, maps what happened to the span's end and commits it.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from mastra_nb._later import later
 from mastra_nb.errors import Blocked, MastraError, Stopped, Suspend
 from mastra_nb.events import (
     Custom,
@@ -31,6 +30,13 @@ from mastra_nb.messages import Message, Usage
 from mastra_nb.runlog import RunLog
 from mastra_nb.schema import Schema, to_json
 from mastra_nb.services import Services
+
+if TYPE_CHECKING:
+    import asyncio
+    import hashlib
+else:
+    asyncio = later("asyncio", globals())
+    hashlib = later("hashlib", globals())
 
 I_contra = TypeVar("I_contra", contravariant=True)
 O_co = TypeVar("O_co", covariant=True)

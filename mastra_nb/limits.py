@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Awaitable, Iterable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from mastra_nb._later import later
 from mastra_nb.errors import LimitExceeded
 from mastra_nb.messages import Usage
+
+if TYPE_CHECKING:
+    import asyncio
+else:
+    asyncio = later("asyncio", globals())
 
 T = TypeVar("T")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import msgspec
 
+from mastra_nb._later import later
 from mastra_nb.context import Context, error_info
 from mastra_nb.errors import (
     Blocked,
@@ -34,6 +34,11 @@ from mastra_nb.models import MODEL, Model, ModelRequest, ModelSettings, Reply, r
 from mastra_nb.processors import Filtered, Processor, Step, Turn, with_stage
 from mastra_nb.schema import parse_json
 from mastra_nb.tools import ToolLike
+
+if TYPE_CHECKING:
+    import asyncio
+else:
+    asyncio = later("asyncio", globals())
 
 BAD_CALL_STEPS = 3
 BROKEN_RETRIES = 1

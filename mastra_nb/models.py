@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import msgspec
 
 from mastra_nb import plugins
+from mastra_nb._later import later
 from mastra_nb.context import Codec, Context, Recorded
 from mastra_nb.errors import (
     Blocked,
@@ -26,6 +26,11 @@ from mastra_nb.prices import Price, cost
 from mastra_nb.prices import set_price as set_price
 from mastra_nb.services import Services
 from mastra_nb.storage import Docs
+
+if TYPE_CHECKING:
+    import hashlib
+else:
+    hashlib = later("hashlib", globals())
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,16 +6,21 @@ worker thread of async code; only on the portal's own thread they would wait for
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import threading
 from collections.abc import AsyncIterable, Callable, Coroutine, Generator
 from contextvars import copy_context
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from mastra_nb._later import later
 from mastra_nb.errors import UsageError
+
+if TYPE_CHECKING:
+    import asyncio
+else:
+    asyncio = later("asyncio", globals())
 
 T = TypeVar("T")
 

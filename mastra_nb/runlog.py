@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
+from mastra_nb._later import later
 from mastra_nb.config import get_logger
 from mastra_nb.errors import (
     Conflict,
@@ -47,8 +47,13 @@ from mastra_nb.schema import partial_json, to_json, validate
 from mastra_nb.services import Services, is_dead
 from mastra_nb.storage import LEASE_SECONDS, RunRow, Store
 
+if TYPE_CHECKING:
+    import asyncio
+else:
+    asyncio = later("asyncio", globals())
+
 T = TypeVar("T")
-Watchers = list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]
+Watchers: TypeAlias = "list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]"
 
 # Names of the events in which what a run was given is kept, for whoever takes it up.
 LIMITS = "limits"

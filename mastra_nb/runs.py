@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
 from mastra_nb import portal
+from mastra_nb._later import later
 from mastra_nb.context import PLAIN, Codec, Context, Runnable, current
 from mastra_nb.errors import (
     LeaseHeld,
@@ -21,16 +21,7 @@ from mastra_nb.errors import (
     Suspend,
     UsageError,
 )
-from mastra_nb.events import (
-    SPEAKERS,
-    Custom,
-    Event,
-    Resumed,
-    RunStatus,
-    Suspended,
-    TextDelta,
-    View,
-)
+from mastra_nb.events import SPEAKERS, Custom, Event, Resumed, RunStatus, Suspended, TextDelta, View
 from mastra_nb.limits import Limits, within
 from mastra_nb.messages import Finish, Message, Usage
 from mastra_nb.runlog import (
@@ -51,6 +42,11 @@ from mastra_nb.runlog import (
 )
 from mastra_nb.services import Services, ambient
 from mastra_nb.storage import RunRow
+
+if TYPE_CHECKING:
+    import asyncio
+else:
+    asyncio = later("asyncio", globals())
 
 T = TypeVar("T")
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-import secrets
-import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mastra_nb._later import later
 from mastra_nb.config import Settings
 from mastra_nb.events import Event
 from mastra_nb.storage import Store
+
+if TYPE_CHECKING:
+    import socket
+else:
+    socket = later("socket", globals())
 
 
 class Services:
@@ -38,9 +42,9 @@ class Services:
         self.new_id = new_id or random_id
         self.now = now
         self.sinks: list[Callable[[Event], None]] = []
-        self.session = secrets.token_hex(4)
+        self.session = os.urandom(4).hex()
         self.on_interrupt: Callable[[BaseException, Any], None] | None = None
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
 
 
 def is_dead(owner: str) -> bool:
@@ -58,7 +62,7 @@ def is_dead(owner: str) -> bool:
 
 
 def random_id() -> str:
-    return f"r_{secrets.token_hex(6)}"
+    return f"r_{os.urandom(6).hex()}"
 
 
 _ambient: Services | None = None

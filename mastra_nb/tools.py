@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
 import copy
 import functools
-import hashlib
 import inspect
 import os
 import queue
 import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, ClassVar, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    overload,
+)
 
 import msgspec
 
+from mastra_nb._later import later
 from mastra_nb.context import Context
 from mastra_nb.errors import (
     ConfigError,
@@ -31,6 +40,13 @@ from mastra_nb.errors import (
 )
 from mastra_nb.messages import ToolSpec
 from mastra_nb.schema import Signature, local_names, parse_json, summary, to_json
+
+if TYPE_CHECKING:
+    import asyncio
+    import hashlib
+else:
+    asyncio = later("asyncio", globals())
+    hashlib = later("hashlib", globals())
 
 P = ParamSpec("P")
 R = TypeVar("R")

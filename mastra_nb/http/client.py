@@ -24,7 +24,7 @@ from mastra_nb.config import Secret, redact
 from mastra_nb.errors import ModelError, ModelHTTPError, ModelOutputError, ModelTimeout
 from mastra_nb.http.gate import Gate, Rate
 from mastra_nb.http.pool import transport
-from mastra_nb.http.transports import MAX_ANSWER, Raw, transport_errors
+from mastra_nb.http.transports import MAX_ANSWER, Raw, StaleConnection, transport_errors
 
 _RETRIED = frozenset({408, 409, 429})
 _FINAL = frozenset({400, 401, 403, 404, 422})
@@ -35,6 +35,14 @@ _RETRY_DELAY = re.compile(rb'"retryDelay":\s*"(\d+(?:\.\d+)?)s"')
 BYTES_A_TOKEN = 4
 _MAX_ERROR_BODY = 65_536
 _MAX_MESSAGE = 500
+_PATIENCE = 10.0
+_LONGEST = 1800.0
+# How services name a request to their support, the most telling first.
+_REQUEST_IDS = (
+    "request-id", "x-request-id", "apim-request-id", "x-ms-request-id", "x-amzn-requestid",
+    "x-goog-request-id", "x-cloud-trace-context", "cf-ray",
+)  # fmt: skip
+_ID = re.compile(r"[\w.:;/=+@-]{1,200}", re.ASCII)
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +67,11 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds: to connect, until the response starts, and between two pieces of its body."""
+    """Seconds: to connect, until the response starts, and between two pieces of its body.
+
+    A service that shows it is alive but says nothing (pings, comments, a queue) is given ten
+    times `idle`, half an hour at most.
+    """
 
     connect: float = 5.0
     first: float = 120.0
@@ -98,22 +110,36 @@ class Response:
         self._size = 0
         self._watch = watch
         self._idle = idle
+        self._patience = max(idle, min(_PATIENCE * idle, _LONGEST))
         self._time = asyncio.get_running_loop().time
+        self._heard = self._time()
         self._armed = 0.0
         self._arm()
 
     def _arm(self) -> None:
         # Moving a timer for every piece would cost more than reading it.
-        now = self._time()
+        now = self._now = self._time()
         if now - self._armed > self._idle / 20:
             self._armed = now
-            self._watch.reschedule(now + self._idle)
+            self._watch.reschedule(min(now + self._idle, self._heard + self._patience))
+
+    def heard(self) -> None:
+        """The last piece said something."""
+        self._heard = self._now
 
     def hurry(self, seconds: float) -> None:
-        """Wait no longer than this for each of the pieces that may still come."""
-        self._idle = min(self._idle, seconds)
+        """Wait no longer than this for what may still come."""
+        self._idle, self._patience = min(self._idle, seconds), min(self._patience, seconds)
+        self._heard = self._time()
         self._armed = 0.0
         self._arm()
+
+    @property
+    def silence(self) -> str:
+        """What there was none of for too long."""
+        if self._time() - self._heard >= self._patience > self._idle:
+            return f"only signs of life for {self._patience:g} s"
+        return f"nothing for {self._idle:g} s"
 
     @property
     def media_type(self) -> str:
@@ -167,37 +193,40 @@ async def stream(
             response = Response(raw, watch, timeouts.idle)
             yield response
         if not raw.ended:
-            await _drain(response)
+            await _drain(raw)
+    except ModelError as error:
+        error.details = {**_named(raw.headers), **error.details}
+        raise
     except TimeoutError:
         if not watch.expired():
             raise
         raise ModelTimeout(
-            f'"{call.label}" sent nothing for {timeouts.idle:g} s',
+            f'"{call.label}" sent {response.silence}',
             hint="what arrived is kept; try again, or allow a longer idle timeout",
-            details={"base_url": call.base_url},
+            details={"base_url": call.base_url, **_named(raw.headers)},
         ) from None
     except transport_errors() as exc:
         raise ModelHTTPError(
             f'"{call.label}" broke off in the middle of its answer ({_reason(exc)})',
             code="model.truncated",
             hint="what arrived is kept; try again",
-            details={"base_url": call.base_url},
+            details={"base_url": call.base_url, **_named(raw.headers)},
         ) from None
     finally:
         gate.leave()
         await raw.aclose()
 
 
-async def _drain(response: Response) -> None:
+async def _drain(raw: Raw) -> None:
     """Read to the end, so that the next request can use this connection.
 
     A server that has said all it had to say but keeps the line open is not waited for, and how
     the connection ends no longer matters.
     """
-    with contextlib.suppress(TimeoutError, StopAsyncIteration, *transport_errors()):
+    with contextlib.suppress(TimeoutError, *transport_errors()):
         async with asyncio.timeout(0.1):
-            while True:
-                await response.__anext__()
+            while await raw.read():
+                pass
 
 
 async def _open(
@@ -230,7 +259,10 @@ async def _open(
             if not isinstance(exc, transport_errors()):
                 gate.leave()
                 raise
-            last, delay = _unreached(call, exc, timeouts, hint), retry.backoff(failures + 1)
+            last = _unreached(call, exc, timeouts, hint)
+            # A new connection is no burden to a server that closed an old one.
+            stale = isinstance(exc, StaleConnection) and not failures
+            delay = 0.0 if stale else retry.backoff(failures + 1)
         else:
             if (status := raw.status_code) < 300:
                 gate.succeeded()
@@ -295,11 +327,13 @@ async def _refused(
     """The error of a response that is not a success, and the delay before the next attempt."""
     status, headers, body = raw.status_code, raw.headers, b""
     # The status alone is worth more than a failure to read its explanation.
-    with contextlib.suppress(TimeoutError, *transport_errors()):
-        async with asyncio.timeout(5.0):
-            while len(body) <= _MAX_ERROR_BODY and (piece := await raw.read()):
-                body += piece
-    await raw.aclose()
+    try:
+        with contextlib.suppress(TimeoutError, *transport_errors()):
+            async with asyncio.timeout(5.0):
+                while len(body) <= _MAX_ERROR_BODY and (piece := await raw.read()):
+                    body += piece
+    finally:
+        await raw.aclose()
     said = redact(error_message(body))
     after = retry_after(headers, retry.clock)
     if after is None and status == 429:
@@ -311,7 +345,7 @@ async def _refused(
         status=status,
         retry_after=after,
         hint=hint(status, said),
-        details={"base_url": call.base_url},
+        details={"base_url": call.base_url, **_named(headers, body)},
     )
     asked = headers.get("x-should-retry", "").lower()
     again = asked == "true" or (asked != "false" and (status in _RETRIED or status >= 500))
@@ -341,6 +375,20 @@ def _reason(exc: BaseException, timeouts: Timeouts | None = None) -> str:
             return "connection refused"
         cause = cause.__cause__ or cause.__context__
     return redact(str(exc) or type(exc).__name__)[:_MAX_MESSAGE]
+
+
+def _named(headers: Mapping[str, str], body: bytes = b"") -> dict[str, str]:
+    """The service's own name for the request, if it gave one."""
+    found = [headers.get(name, "") for name in _REQUEST_IDS]
+    if b'"request_id"' in body:
+        try:
+            value = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            value = None
+        found.append(str(value.get("request_id") or "") if isinstance(value, dict) else "")
+    # Whoever answers here is not to be trusted with what is shown.
+    id = next((redact(id) for id in found if _ID.fullmatch(id)), "")
+    return {"request_id": id} if id else {}
 
 
 def _no_hint(status: int, said: str) -> str:

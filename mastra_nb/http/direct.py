@@ -1,7 +1,8 @@
 """HTTP/1.1 on asyncio's own transports; llhttp (httptools), which is C, does the parsing.
 
 A request costs a fifth of what httpx takes for it, and half of aiohttp: nothing is built that the
-client above does not look at.
+client above does not look at. Nothing is sent twice here: a request that may have been read is
+for the caller to repeat, who counts it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import base64
 import functools
 import ipaddress
+import select
 import ssl
 import urllib.parse
 import zlib
@@ -19,10 +21,17 @@ from typing import NamedTuple
 import httptools
 
 from mastra_nb.errors import ConfigError
-from mastra_nb.http.transports import CONNECTIONS, KEEPALIVE, MAX_ANSWER, TransportError
+from mastra_nb.http.transports import (
+    CONNECTIONS,
+    KEEPALIVE,
+    MAX_ANSWER,
+    StaleConnection,
+    TransportError,
+)
 
 _MAX_HEAD = 65_536
 _HIGH_WATER = 1 << 20
+_JUST_NOW = 0.25  # seconds
 _PATH_SAFE = "/%:@!$&'()*+,;=~-._"
 
 
@@ -82,15 +91,12 @@ def _encode(method: str, place: _Place, headers: Mapping[str, str], body: bytes)
     return head.encode("ascii") + body
 
 
-class _Unanswered(TransportError):
-    """The connection was closed before a byte of the answer."""
-
-
 class _Connection(asyncio.Protocol):
     """One connection and the exchange it is in, if any."""
 
     def __init__(self, idle: list[_Connection]) -> None:
         self.idle_since = 0.0
+        self.used = False
         self.answer: Answer | None = None
         self._idle = idle
         self._transport: asyncio.Transport | None = None
@@ -137,8 +143,11 @@ class _Connection(asyncio.Protocol):
         if answer.error is None and not answer.status_code and self._size > _MAX_HEAD:
             self._fail(TransportError(f"its headers are longer than {_MAX_HEAD:,} bytes"))
         elif self._size > _HIGH_WATER and not (self._paused or answer.ended):
-            self._paused = True
-            transport.pause_reading()
+            if self._pieces:
+                self._paused = True
+                transport.pause_reading()
+            elif answer.error is None:
+                self._fail(TransportError("the answer is framing without a body"))
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -154,7 +163,8 @@ class _Connection(asyncio.Protocol):
         if answer.until_close and exc is None:
             answer.ended = True
         elif not answer.touched:
-            answer.error = _Unanswered("the connection was closed without an answer")
+            kind = StaleConnection if self.used else TransportError
+            answer.error = answer.error or kind("the connection was closed without an answer")
         else:
             said = f": {exc}" if exc is not None and str(exc) else ""
             answer.error = answer.error or TransportError(f"the connection was closed{said}")
@@ -197,6 +207,17 @@ class _Connection(asyncio.Protocol):
     def open(self) -> bool:
         return self._transport is not None and not self._lost and not self._transport.is_closing()
 
+    def usable(self, now: float) -> bool:
+        """Open, not idle for too long, and nothing arrived, which could only be its end.
+
+        The loop knows of an end once it looks: not yet, in the first step after a cell that
+        computed for minutes.
+        """
+        idle = now - self.idle_since
+        if idle > KEEPALIVE or not self.open:
+            return False
+        return idle < _JUST_NOW or not _readable(self._transport)
+
     @property
     def quiet(self) -> bool:
         """All of the request is sent."""
@@ -205,6 +226,7 @@ class _Connection(asyncio.Protocol):
     def begin(self, answer: Answer, request: bytes) -> None:
         assert self._transport is not None
         self.answer = answer
+        self.used = bool(self.idle_since)
         self._size = 0
         self._head.clear()
         self._pieces.clear()
@@ -302,31 +324,50 @@ class Answer:
 
 
 class _Inflate:
-    """gzip, and deflate with its header or, as some servers send it, without."""
+    """gzip, of any number of members, and deflate with its header or, as some servers send it,
+    without.
+    """
 
     def __init__(self) -> None:
         self._how = zlib.decompressobj(zlib.MAX_WBITS | 32)
-        self._size = 0
+        # What came before a byte of the body: a missing header is noticed at its second byte.
+        self._start: bytes | None = b""
 
     def feed(self, data: bytes) -> bytes:
-        first, self._size = not self._size, self._size + len(data)
+        out = self._unpack(data)
+        while self._how.eof and self._how.unused_data[:2] == b"\x1f\x8b":
+            data = self._how.unused_data
+            self._how = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            out += self._unpack(data)
+            if len(out) > MAX_ANSWER:
+                raise _too_long()
+        return out
+
+    def _unpack(self, data: bytes) -> bytes:
         try:
             out = self._how.decompress(data, MAX_ANSWER)
         except zlib.error as error:
-            if not first:
+            if self._start is None:
                 raise TransportError(f"the answer is packed wrongly: {error}") from None
             self._how = zlib.decompressobj(-zlib.MAX_WBITS)
             try:
-                out = self._how.decompress(data, MAX_ANSWER)
+                out = self._how.decompress(self._start + data, MAX_ANSWER)
             except zlib.error:
                 raise TransportError(f"the answer is packed wrongly: {error}") from None
+            self._start = None
+        if self._start is not None:
+            self._start = None if out or len(self._start) > 2 else self._start + data
         if self._how.unconsumed_tail:
-            raise TransportError(f"the answer is longer than {MAX_ANSWER:,} bytes")
+            raise _too_long()
         return out
 
     def finish(self) -> None:
-        if self._size and not self._how.eof:
+        if self._start != b"" and not self._how.eof:
             raise TransportError("the connection was closed")
+
+
+def _too_long() -> TransportError:
+    return TransportError(f"the answer is longer than {MAX_ANSWER:,} bytes")
 
 
 class Direct:
@@ -350,14 +391,13 @@ class Direct:
             idle = self._idle.get(place.origin)
             if idle is None:
                 idle = self._idle[place.origin] = []
+            now = self._loop.time()
             while idle:
                 connection = idle.pop()
-                if connection.open:
-                    try:
-                        return await self._exchange(connection, request)
-                    except _Unanswered:
-                        # The server closed it in the moment we used it again.
-                        break
+                if connection.usable(now):
+                    return await self._exchange(connection, request)
+                connection.close()
+                self._all.discard(connection)
             connection = await self._connect(place.origin, idle, connect)
             return await self._exchange(connection, request)
         except BaseException:
@@ -440,6 +480,17 @@ class Direct:
             connection.close()
         self._all.clear()
         self._idle.clear()
+
+
+def _readable(transport: asyncio.Transport | None) -> bool:
+    found = transport.get_extra_info("socket") if transport is not None else None
+    if found is None:
+        return False
+    if not hasattr(select, "poll"):
+        return bool(select.select([found], [], [], 0)[0])
+    watch = select.poll()
+    watch.register(found, select.POLLIN)
+    return bool(watch.poll(0))
 
 
 def _is_address(host: str) -> bool:

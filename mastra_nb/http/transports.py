@@ -24,6 +24,12 @@ class TransportError(Exception):
     """The server was not reached, or the connection broke."""
 
 
+class StaleConnection(TransportError):
+    """A connection that was used before was closed without a byte of an answer: most likely the
+    server had given it up as idle, but it may have read the request.
+    """
+
+
 class Raw(Protocol):
     """A response that has started; `aclose` before its end closes the connection."""
 

@@ -169,7 +169,8 @@ class HTTPModel:
                 if piece[:1] in framing.foreign:
                     return await self._read_body(piece, response, ctx)
                 started = True
-            _emit(decoder, framing.feed(piece), ctx)
+            if _emit(decoder, framing.feed(piece), ctx):
+                response.heard()
             if decoder.done:
                 return decoder.finish()
             if decoder.complete and not settled:
@@ -382,8 +383,8 @@ def deltas(message: Message) -> list[Delta]:
     return found
 
 
-def _emit(decoder: Decoder, events: list[ServerEvent], ctx: Context) -> None:
-    """Emit what `events` bring, also when one of them turns out to be an error.
+def _emit(decoder: Decoder, events: list[ServerEvent], ctx: Context) -> bool:
+    """Emit what `events` bring, also when one of them turns out to be an error; False if nothing.
 
     Pieces that arrived in one read are joined: nobody could have seen them apart.
     """
@@ -405,6 +406,7 @@ def _emit(decoder: Decoder, events: list[ServerEvent], ctx: Context) -> None:
             else:
                 name = next((p.name for p in pieces if isinstance(p, ArgsDelta) and p.name), "")
                 ctx.emit(ArgsDelta(id=call, text=text, name=name))
+    return bool(found)
 
 
 def _sort(delta: Delta) -> tuple[type[Delta], str]:

@@ -104,7 +104,9 @@ class ChatCodec:
         turn = max((i for i, m in enumerate(messages) if m.role == "user"), default=-1)
         for index, message in enumerate(messages):
             if message.role == "assistant":
-                wire.append(self._assistant(message, current=index > turn))
+                # One that was cut off while it thought has said nothing, and is refused.
+                if message.text or message.tool_calls:
+                    wire.append(self._assistant(message, current=index > turn))
             elif message.role == "tool":
                 wire += self._results(message)
             elif message.role == "system":

@@ -141,7 +141,9 @@ class OllamaCodec:
                     }
                     for call in message.tool_calls
                 ]
-            wire.append(sent)
+            if message.role != "assistant" or message.text or message.tool_calls:
+                # One that was cut off while it thought has said nothing.
+                wire.append(sent)
         return wire
 
     # --- answer ----------------------------------------------------------------------------

@@ -127,6 +127,8 @@ class Server:
         if answer.end == "stall":
             await self.wait(3600, reader)
         elif answer.end == "cut":
+            # A reset takes with it what the other side has not read yet.
+            await asyncio.sleep(0.02)
             writer.transport.abort()
         return False
 
