@@ -28,7 +28,10 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry: bool = False
 
 
-class _Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+# What holds JSON only is in no cycle: the collector, which a stream would keep busy, passes it by.
+class _Payload(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", gc=False
+):
     pass
 
 
@@ -133,7 +136,7 @@ DELTAS = (TextDelta, ReasoningDelta, ArgsDelta)
 SPEAKERS = ("model", "handoff")
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A payload, stamped by the run.
 
     Durable events number densely from 1 (`seq`, with `n` 0); a delta carries the cursor

@@ -16,6 +16,7 @@ class _Part(
     kw_only=True,
     omit_defaults=True,
     repr_omit_defaults=True,
+    gc=False,
     tag_field="type",
 ):
     # What a provider wants echoed back verbatim (signatures, ids), by provider name.
@@ -59,7 +60,7 @@ Part = Text | Reasoning | ToolCall | ToolResult | Media
 
 
 class Message(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True, gc=False
 ):
     """One turn. `partial` marks an assistant turn that was cut off before its end."""
 
@@ -88,7 +89,9 @@ class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any]
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True):
+class Usage(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, repr_omit_defaults=True, gc=False
+):
     """Tokens of one or more calls; adds with `+`.
 
     `cached` is the part of `input` read from a prompt cache, `cache_write` the part written to
