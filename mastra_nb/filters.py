@@ -13,6 +13,8 @@ import msgspec
 from mastra_nb.errors import ConfigError
 from mastra_nb.messages import Message, Part, Text, ToolResult
 
+BLOCKED_HINT = "rephrase it, or change the guardrail that says so"
+
 
 class Found(msgspec.Struct, frozen=True):
     """A place in a text; `kind` says of what, never the text itself."""

@@ -17,6 +17,7 @@ from mastra_nb.context import Context
 from mastra_nb.errors import Blocked, ConfigError
 from mastra_nb.events import Noted
 from mastra_nb.filters import (
+    BLOCKED_HINT,
     PII,
     PII_LONGEST,
     Finder,
@@ -240,14 +241,15 @@ class RegexFilter(Processor):
         if self.strategy == "block":
             raise self._blocked(kinds, where)
         done = "; it was redacted" if redacted and self._redacts else ""
-        _note(ctx, f"{self._found(kinds, where)} ({len(found)} times){done}")
+        often = f" {len(found)} times" if len(found) > 1 else ""
+        _note(ctx, f"{self._found(kinds, where)}{often}{done}")
 
     def _found(self, kinds: Sequence[str], where: str) -> str:
         return f"{self._kind} found {', '.join(kinds)} in {where}"
 
     def _blocked(self, kinds: Sequence[str], where: str) -> Blocked:
         details = {"processor": self._kind, "found": [*kinds], "where": where}
-        return Blocked(self._found(kinds, where), details=details)
+        return Blocked(self._found(kinds, where), hint=BLOCKED_HINT, details=details)
 
     def at_rest(self, text: str) -> str:
         return text if self.apply_to == "output" or self.strategy == "warn" else self._whole(text)
@@ -377,7 +379,7 @@ class SystemPromptScrubber(Processor):
 
     def _blocked(self) -> Blocked:
         details = {"processor": "SystemPromptScrubber"}
-        return Blocked("the answer repeats the instructions", details=details)
+        return Blocked("the answer repeats the instructions", hint=BLOCKED_HINT, details=details)
 
     async def process_output_step(self, reply: Reply, turn: Turn, ctx: Context) -> Reply:
         find, longest = _repeats(turn.instructions, self.words)

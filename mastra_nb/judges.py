@@ -21,7 +21,7 @@ from mastra_nb.errors import (
     StorageError,
 )
 from mastra_nb.events import Noted
-from mastra_nb.filters import Held, choice, positive, read
+from mastra_nb.filters import BLOCKED_HINT, Held, choice, positive, read
 from mastra_nb.messages import (
     Message,
     Part,
@@ -191,7 +191,8 @@ class _Judge(Processor):
             done = "translated" if self.strategy == "translate" else "rewritten"
             _note(ctx, f"{what}; it was {done}")
             return verdict.text
-        raise Blocked(what, details={"processor": name, "category": category, "where": where})
+        details = {"processor": name, "category": category, "where": where}
+        raise Blocked(what, hint=BLOCKED_HINT, details=details)
 
     async def process_input(self, turn: Turn, ctx: Context) -> None:
         if self.apply_to == "output":
@@ -202,7 +203,9 @@ class _Judge(Processor):
             return
         if not after:
             raise Blocked(
-                "nothing of the prompt is left", details={"processor": type(self).__name__}
+                "nothing of the prompt is left",
+                hint=BLOCKED_HINT,
+                details={"processor": type(self).__name__},
             )
         spoken = [i for i, m in enumerate(said) if any(isinstance(p, Text) for p in m.parts)]
         last, places = spoken[-1] if spoken else -1, iter(range(len(said)))

@@ -104,11 +104,24 @@ class Step:
                     f'a step has no "{name}" to change',
                     hint="there are: active_tools, " + ", ".join(self.__slots__[1:]),
                 )
-            if name == "tools" and not isinstance(value, Mapping):
-                value = toolset(value)
-            setattr(self, name, value)
+            setattr(self, name, self._checked(name, value))
         if active is not None:
             self.tools = chosen(self.tools, active)
+
+    def _checked(self, name: str, value: Any) -> Any:
+        if name == "tools" and not isinstance(value, Mapping):
+            return toolset(value)
+        try:
+            if name == "messages":
+                return [msgspec.convert(m, Message) for m in value]
+            if name == "settings" and isinstance(value, Mapping):
+                both = {**msgspec.to_builtins(self.settings), **value}
+                return msgspec.convert(both, ModelSettings)
+        except (msgspec.ValidationError, TypeError) as error:
+            raise ConfigError(
+                f'"{name}" of a step: {error}', hint="messages=[user(…)], settings={…}"
+            ) from None
+        return value
 
 
 def chosen(tools: Mapping[str, ToolLike], names: Iterable[str]) -> dict[str, ToolLike]:
@@ -202,7 +215,13 @@ class Hooks(Processor):
 
     async def process_input_step(self, step: Step, turn: Turn, ctx: Context) -> None:
         if self._prepare is not None:
-            step.change(**(await made(self._prepare(step, turn, ctx)) or {}))
+            changes = await made(self._prepare(step, turn, ctx))
+            if changes is not None and not isinstance(changes, Mapping):
+                raise ConfigError(
+                    f"prepare_step gave {type(changes).__name__}",
+                    hint='give None, or a dict of changes: {"active_tools": []}',
+                )
+            step.change(**(changes or {}))
 
     async def before_tool_call(
         self, call: ToolCall, turn: Turn, ctx: Context

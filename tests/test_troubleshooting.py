@@ -19,7 +19,10 @@ import pytest
 
 from mastra_nb import Agent, Limits, Mastra, MCPClient, open_store, plugins, tool
 from mastra_nb.errors import MastraError
+from mastra_nb.guardrails import PIIDetector
 from mastra_nb.http.client import Retry, Timeouts
+from mastra_nb.messages import Usage, assistant
+from mastra_nb.models import Reply
 from mastra_nb.notebook._options import parse_cell
 from mastra_nb.notebook._specs import ASK
 from mastra_nb.providers.openai import OpenAIModel
@@ -226,6 +229,21 @@ async def over_budget(_: Path) -> None:
     model = ScriptedModel(calls("get_weather", city="Oslo"), repeat=True)
     agent = Agent(name="a", model=model, tools=[get_weather], limits=Limits(requests=2))
     await agent.run("Oslo?")
+
+
+@provokes
+async def unknown_price(_: Path) -> None:
+    line = Reply(
+        message=assistant(calls("get_weather", city="Oslo")), usage=Usage(input=9, calls=1)
+    )
+    model = ScriptedModel(line, "x", name="vendor/new")
+    await Agent(name="a", model=model, tools=[get_weather], limits=Limits(cost=0.1)).run("Oslo?")
+
+
+@provokes
+async def blocked(_: Path) -> None:
+    model = ScriptedModel("Her card is 4111 1111 1111 1111.")
+    await Agent(name="a", model=model, processors=[PIIDetector(strategy="block")]).run("Card?")
 
 
 @provokes

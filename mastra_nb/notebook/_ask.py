@@ -180,8 +180,13 @@ def _pretty(text: str) -> str:
 async def settle(host: Host, asked: Asked, error: BaseException | None) -> None:
     """Keep what is needed of a run that rests: who waits, and who is done with."""
     if isinstance(error, RunSuspended):
-        if all(w.run.id != asked.run.id for w in host.waiting):
-            host.waiting.append(Waiting(run=asked.run, out=asked.out, call=asked.call))
+        # The newest handle: an older one does not know what was answered meanwhile.
+        now = Waiting(run=asked.run, out=asked.out, call=asked.call)
+        known = [w.run.id for w in host.waiting]
+        if asked.run.id in known:
+            host.waiting[known.index(asked.run.id)] = now
+        else:
+            host.waiting.append(now)
         return
     host.waiting = [w for w in host.waiting if w.run.id != asked.run.id]
     if asked.call and host.services.store is not None:

@@ -216,6 +216,27 @@ def test_a_tool_that_waits_for_approval(shared: Kernel) -> None:
     assert "not to Eve" in shared.ok("model.requests[-1].messages[-1].parts[0].output").result
 
 
+def test_several_calls_wait_and_are_answered_one_after_the_other(shared: Kernel) -> None:
+    shared.ok(
+        '%%tool --approve\ndef write(to: str) -> str:\n    "Write."\n    return "wrote to " + to'
+    )
+    shared.ok(
+        "from mastra_nb import assistant\n"
+        "model = ScriptedModel(assistant(calls('write', id='a', to='Ada'), "
+        "calls('write', id='b', to='Bob')), 'Both.')"
+    )
+    shared.ok("%%agent writer -m model -t write\nWrite.")
+    assert shared.run("%ask writer go").ename == "RunSuspended"
+    both = shared.run("%resume approve")
+    assert "2 places" in both.error
+    first = re.search(r'"([^"]*write\[0\.0\])"', both.error)
+    assert first is not None, both.error
+    assert shared.run(f"%resume --at {first[1]} approve").ename == "RunSuspended"
+    assert shared.ok("%resume deny no").answer.endswith("Both.")
+    told = shared.ok("[p.output for p in model.requests[-1].messages[-1].parts]").result
+    assert "wrote to Ada" in told and "denied" in told
+
+
 def test_tools_of_an_agent_may_wait_for_approval_too(shared: Kernel) -> None:
     shared.ok(TOOL)
     options = "-t get_weather --approve get_weather"

@@ -334,3 +334,29 @@ async def test_without_stages_there_is_nothing_around_the_model() -> None:
     assert await Agent(name="a", model=See(), memory=True).run("x") == "Hi."
     assert kinds == ["NoneType"]
     assert with_stage([Masking(), Judge("x")], "process_output_step")[0].word == "x"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"messages": "text"}, "messages"),
+        ({"messages": [5]}, "messages"),
+        ({"settings": {"temperature": "hot"}}, "settings"),
+        (5, "gave int"),
+    ],
+)
+async def test_a_prepared_step_is_looked_at(change: object, said: str) -> None:
+    agent = Agent(name="a", model=ScriptedModel("x"), prepare_step=lambda step, turn, ctx: change)
+    with pytest.raises(ConfigError, match=said):
+        await agent.run("Hi")
+
+
+async def test_settings_of_a_prepared_step_are_added_to_the_others() -> None:
+    model = ScriptedModel("x")
+    settings = ModelSettings(temperature=0.5)
+    more = {"settings": {"max_tokens": 7}}
+    agent = Agent(
+        name="a", model=model, settings=settings, prepare_step=lambda step, turn, ctx: more
+    )
+    await agent.run("Hi")
+    assert model.requests[0].settings == ModelSettings(temperature=0.5, max_tokens=7)
