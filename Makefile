@@ -23,7 +23,7 @@ demo: $(VENV)/.with-all ## run the quickstart notebook on a local model
 	@echo '  → "make lab" opens the notebooks in JupyterLab; "$(BIN)/jupyter lab out" opens this one'
 
 test: $(VENV)/.with-all,test ## run the tests that need no browser and no network
-	$(BIN)/python -m pytest -m "not slow" $(SUITES)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(SUITES)
 
 check: $(VENV)/.with-all,test ## check format, lint, types and layers
 	$(BIN)/ruff format --check .

@@ -80,7 +80,8 @@ def test_what_the_loop_shows(lab: Lab, server: Server) -> None:
     assert "jane.doe@" not in notebook.html(7)
     assert "4111" not in notebook.html(9)
     assert "PIIDetector found credit-card" in notebook.text(9)
-    assert len(notebook.text(9).splitlines()) <= 3
+    assert notebook.text(9).endswith("→ rephrase it, or change the guardrail that says so")
+    assert "Traceback" not in notebook.text(9)
     assert 'approval of "pay"' in notebook.text(11)
     assert "✗ denied" in notebook.text(12) and "not this month" in notebook.html(12)
     assert "not started" in notebook.text(13)
