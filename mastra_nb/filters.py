@@ -6,12 +6,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from mastra_nb.errors import ConfigError
 from mastra_nb.messages import Message, Part, Text, ToolResult
+
+S = TypeVar("S", bound=str)
 
 BLOCKED_HINT = "rephrase it, or change the guardrail that says so"
 
@@ -221,17 +223,17 @@ _SPACES = re.compile(r"[^\S\n]+")
 _BREAKS = re.compile(r" ?\n(?: ?\n)+ ?")
 
 
-def normalized(text: str, form: str = "NFKC", *, collapse: bool = False) -> str:
+def normalized(text: str, form: Literal["NFC", "NFKC"] = "NFKC", *, collapse: bool = False) -> str:
     """`text` in a Unicode normal form, without what nobody can see; joiners of emoji and of
-    scripts that need them stay..
+    scripts that need them stay.
     """
-    text = unicodedata.normalize(form, _UNSEEN.sub("", text.replace("\r\n", "\n")))  # type: ignore[arg-type]
+    text = unicodedata.normalize(form, _UNSEEN.sub("", text.replace("\r\n", "\n")))
     if collapse:
         text = _BREAKS.sub("\n\n", _SPACES.sub(" ", text)).strip()
     return text
 
 
-def choice(owner: str, name: str, value: str, allowed: Sequence[str]) -> str:
+def choice(owner: str, name: str, value: S, allowed: Sequence[str]) -> S:
     if value not in allowed:
         raise ConfigError(
             f'{owner}({name}="{value}") is not possible',

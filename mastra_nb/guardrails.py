@@ -201,7 +201,7 @@ class RegexFilter(Processor):
     ) -> None:
         if not named:
             raise ConfigError(f"{self._kind} looks for nothing", hint='{"name": r"pattern"}')
-        self.strategy = choice(self._kind, "strategy", strategy, self._strategies)
+        self.strategy: str = choice(self._kind, "strategy", strategy, self._strategies)
         self.apply_to = choice(self._kind, "apply_to", apply_to, ("input", "output", "both"))
         positive(self._kind, "longest", longest)
         self.stream = stream
