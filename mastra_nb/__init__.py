@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mastra_nb.loop import has_tool_call as has_tool_call
     from mastra_nb.loop import step_count_is as step_count_is
     from mastra_nb.mcp.client import MCPClient as MCPClient
-    from mastra_nb.memory import Memory as Memory
+    from mastra_nb.memory.memory import Memory as Memory
     from mastra_nb.messages import Media as Media
     from mastra_nb.messages import Message as Message
     from mastra_nb.messages import Text as Text
@@ -46,8 +46,9 @@ __version__ = "0.1.0"
 _WHERE = {
     "Agent": "agents", "Blocked": "errors", "Context": "context", "Event": "events",
     "Limits": "limits", "MCPClient": "mcp.client", "Mastra": "app", "MastraError": "errors",
-    "Media": "messages", "Memory": "memory", "Message": "messages", "ModelSettings": "models",
-    "Processor": "processors", "Run": "runs", "RunSuspended": "errors", "Settings": "config",
+    "Media": "messages", "Memory": "memory.memory", "Message": "messages",
+    "ModelSettings": "models", "Processor": "processors", "Run": "runs",
+    "RunSuspended": "errors", "Settings": "config",
     "Text": "messages", "Tool": "tools", "ToolRetry": "errors", "Usage": "messages",
     "assistant": "messages", "has_tool_call": "loop", "load_settings": "config",
     "model": "language", "open_store": "app", "step_count_is": "loop", "system": "messages",

@@ -20,7 +20,7 @@ from mastra_nb.language import Output, Prompt, TypedCodec
 from mastra_nb.language import prompt_messages as prompt_messages
 from mastra_nb.limits import Limits, Meter, within
 from mastra_nb.loop import PROCESSOR_RETRIES, Plan, StopWhen, run_turn
-from mastra_nb.memory import Memory
+from mastra_nb.memory.memory import Memory
 from mastra_nb.messages import Message, ToolSpec
 from mastra_nb.models import Model, ModelLike, ModelSettings, ready, resolve
 from mastra_nb.processors import Hooks, Processor, Turn, chosen, made, with_stage

@@ -6,13 +6,14 @@ suite in `mastra_nb.testing` is the other half of this file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from mastra_nb.events import Event, RunStatus
 from mastra_nb.messages import Message
+from mastra_nb.vectors import VectorStore
 
 LEASE_SECONDS = 30.0
 
@@ -34,6 +35,7 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     lease_until: float = 0.0
     key: str | None = None
     thread: str | None = None
+    resource: str = ""
     code_version: str = ""
     graph_hash: str = ""
     parent_run: str | None = None
@@ -54,12 +56,40 @@ class Thread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ThreadMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message of a thread: `pos` grows without gaps from 1, `run` and `seq` name its event."""
+    """A message of a thread: `pos` grows from 1 and is never used again, `run` and `seq` name its
+    event, `at` (seconds since the epoch) is when that happened.
+    """
 
     pos: int
     run: str
     seq: int
     message: Message
+    at: float = 0.0
+
+
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """What `prune` deletes, by age in days since the last change; None keeps it for ever.
+
+    `runs` are those that have ended and whose messages are in no thread; `threads` go with their
+    messages and the runs that held them; `embeddings` are counted from their last use. A suspended
+    run waits for a person: it goes only after `suspended` days.
+    """
+
+    runs: float | None = None
+    threads: float | None = None
+    suspended: float | None = None
+    embeddings: float | None = None
+
+
+class Pruned(msgspec.Struct, frozen=True, kw_only=True):
+    """How many were, or with a dry run would be, deleted, and by how much the file shrank."""
+
+    runs: int = 0
+    threads: int = 0
+    messages: int = 0
+    embeddings: int = 0
+    bytes: int = 0
+    dry_run: bool = False
 
 
 class Journal(Protocol):
@@ -83,13 +113,15 @@ class Journal(Protocol):
         status: RunStatus | None = None,
         lease: float = LEASE_SECONDS,
         barrier: bool = False,
+        thread: str | None = None,
     ) -> None:
         """Write durable events in order, all or none, and extend the lease.
 
         A caller that is cancelled learns of it when it is decided whether they are written.
 
         With `barrier` the write is on the disk when this returns, else it survives the death of
-        the process. A status that rests (suspended, done, failed, cancelled) gives the lease up.
+        the process. With `thread` the messages among the events are linked to it, in the same
+        transaction. A status that rests (suspended, done, failed, cancelled) gives the lease up.
         Raises LeaseHeld if `fence` is not the newest, Conflict on a seq that exists.
         """
         ...
@@ -133,12 +165,23 @@ class Threads(Protocol):
     async def get_thread(self, thread: str) -> Thread | None: ...
 
     async def find_threads(
-        self, *, resource: str | None = None, limit: int = 100, offset: int = 0
+        self,
+        *,
+        resource: str | None = None,
+        meta: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        offset: int = 0,
     ) -> list[Thread]:
-        """Last updated first."""
+        """Last updated first; `meta` is a filter of `mastra_nb.conditions`."""
         ...
 
     async def delete_thread(self, thread: str) -> bool: ...
+
+    async def clone_thread(self, thread: str, to: Thread, *, upto: int | None = None) -> Thread:
+        """A new thread with the same messages, at the same positions, up to `upto`; nothing is
+        copied but the links. Raises NotFound, and Conflict if `to` is there.
+        """
+        ...
 
     async def link(self, thread: str, run: str, seqs: Sequence[int]) -> int:
         """Append the messages that the MessageAdded events (run, seq) hold; returns the last pos.
@@ -149,9 +192,21 @@ class Threads(Protocol):
         ...
 
     async def read_messages(
-        self, thread: str, *, last: int | None = None, upto: int | None = None
+        self,
+        thread: str,
+        *,
+        last: int | None = None,
+        upto: int | None = None,
+        after: int = 0,
+        ranges: Sequence[tuple[int, int]] | None = None,
     ) -> list[ThreadMessage]:
-        """In order; the `last` n of those with pos <= `upto`."""
+        """In order; the `last` n of those with `after` < pos <= `upto`; with `ranges` only those
+        whose pos is in one of them (both ends included).
+        """
+        ...
+
+    async def delete_messages(self, thread: str, positions: Sequence[int]) -> int:
+        """Take messages out of the thread; the events of their runs stay. Returns how many."""
         ...
 
 
@@ -160,20 +215,50 @@ class Docs(Protocol):
 
     async def put(self, kind: str, id: str, data: Any) -> None: ...
 
+    async def insert(self, kind: str, id: str, data: Any) -> bool:
+        """False, and nothing changes, if there is one already."""
+        ...
+
     async def get(self, kind: str, id: str) -> Any | None: ...
 
     async def find(
-        self, kind: str, *, prefix: str = "", limit: int = 1000
+        self, kind: str, *, prefix: str = "", limit: int = 1000, reverse: bool = False
     ) -> list[tuple[str, Any]]:
-        """(id, data) in order of id."""
+        """(id, data) in order of id; `reverse`: the last first."""
         ...
 
     async def delete(self, kind: str, id: str) -> bool: ...
+
+
+class EmbeddingCache(Protocol):
+    """Vectors by the model that made them and the digest of what they were made from."""
+
+    async def get(self, model: str, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Those that are there. Their last use is now."""
+        ...
+
+    async def put(self, model: str, rows: Mapping[bytes, bytes]) -> None: ...
 
 
 class Store(Journal, Threads, Docs, Protocol):
     """One file, or its twin in memory."""
 
     url: str
+
+    @property
+    def vectors(self) -> VectorStore: ...
+
+    @property
+    def embeddings(self) -> EmbeddingCache: ...
+
+    async def prune(self, retention: Retention, *, dry_run: bool = False) -> Pruned:
+        """Delete what is older than the retention says, a part at a time: others go on writing.
+        A run that is not at rest, and what a kept run was forked from, stays.
+        """
+        ...
+
+    async def vacuum(self) -> int:
+        """Give what deleted things took back to the disk; returns the bytes."""
+        ...
 
     async def close(self) -> None: ...

@@ -391,7 +391,7 @@ class StoreContract:
             (1, "r", 1, "1"), (2, "r", 2, "2"), (3, "r", 3, "3"), (4, "r2", 1, "six"),
         ]  # fmt: skip
 
-        async def places(**terms: int) -> list[int]:
+        async def places(**terms: Any) -> list[int]:
             return [m.pos for m in await store.read_messages("t", **terms)]
 
         assert await places(last=2) == [3, 4]

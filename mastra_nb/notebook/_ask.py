@@ -23,7 +23,7 @@ from mastra_nb.errors import (
     close_matches,
 )
 from mastra_nb.limits import Limits
-from mastra_nb.memory import Memory
+from mastra_nb.memory.memory import Memory
 from mastra_nb.messages import Text
 from mastra_nb.models import Model, ModelRequest
 from mastra_nb.notebook import _attach, _live, _templates, _values

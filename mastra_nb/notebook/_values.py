@@ -11,7 +11,7 @@ from typing import Any
 from mastra_nb import plugins
 from mastra_nb.agents import Agent
 from mastra_nb.errors import ConfigError, NotFound, UsageError, close_matches
-from mastra_nb.memory import Memory
+from mastra_nb.memory.memory import Memory
 from mastra_nb.models import ModelLike, resolve
 from mastra_nb.notebook._templates import variables
 from mastra_nb.tools import Tool, ToolLike

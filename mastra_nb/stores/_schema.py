@@ -92,4 +92,56 @@ MIGRATIONS = (
         UNIQUE (kind, id)
     ) STRICT;
     """,
+    # `vector.embedding` comes last: what is too long for its page spills over, and a filter never
+    # has to read it. `change` is the index's own count of writes: a reader that has seen what is up
+    # to one asks for the entries after it, and for those of `vector_gone`, and is in step.
+    # `vector_text` holds no text of its own: its rowid is `vector.no`.
+    """
+    ALTER TABLE run ADD COLUMN resource TEXT NOT NULL DEFAULT '';
+
+    CREATE TABLE vector_index (
+        no INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        dimension INTEGER NOT NULL,
+        metric TEXT NOT NULL,
+        dtype TEXT NOT NULL,
+        embedder TEXT NOT NULL,
+        metadata_indexes TEXT NOT NULL,
+        change INTEGER NOT NULL,
+        created REAL NOT NULL
+    ) STRICT;
+
+    CREATE TABLE vector (
+        no INTEGER PRIMARY KEY AUTOINCREMENT,
+        idx INTEGER NOT NULL REFERENCES vector_index (no),
+        id TEXT NOT NULL,
+        change INTEGER NOT NULL,
+        metadata TEXT NOT NULL,
+        text TEXT NOT NULL,
+        embedding BLOB,
+        UNIQUE (idx, id)
+    ) STRICT;
+    CREATE INDEX vector_change ON vector (idx, change);
+
+    CREATE TABLE vector_gone (
+        idx INTEGER NOT NULL REFERENCES vector_index (no),
+        change INTEGER NOT NULL,
+        no INTEGER NOT NULL,
+        PRIMARY KEY (idx, change, no)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE VIRTUAL TABLE vector_text USING fts5 (
+        words, content = '', contentless_delete = 1, tokenize = 'porter unicode61'
+    );
+
+    CREATE TABLE embedding (
+        no INTEGER PRIMARY KEY,
+        model TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        used REAL NOT NULL,
+        vector BLOB NOT NULL,
+        UNIQUE (model, digest)
+    ) STRICT;
+    CREATE INDEX embedding_used ON embedding (used);
+    """,
 )

@@ -8,7 +8,7 @@ import pytest
 from mastra_nb.agents import Agent
 from mastra_nb.app import Mastra
 from mastra_nb.errors import ConfigError, RunSuspended
-from mastra_nb.memory import Memory, whole
+from mastra_nb.memory.memory import Memory, whole
 from mastra_nb.messages import Message, ToolResult, assistant, user
 from mastra_nb.services import Services
 from mastra_nb.stores.memory import MemoryStore
