@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 import socket
+import struct
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -12,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from mastra_nb.context import Context
+from mastra_nb.embedders import EmbedReply
 from mastra_nb.errors import ModelError
 from mastra_nb.events import ArgsDelta, ReasoningDelta, TextDelta
 from mastra_nb.messages import Message, Reasoning, Text, ToolCall, Usage
@@ -147,3 +152,31 @@ def no_network(*, allow_loopback: bool = False) -> Iterator[None]:
         yield
     finally:
         setattr(socket.socket, "connect", connect)  # noqa: B010
+
+
+class FakeEmbedder:
+    """Vectors of unit length that are near where texts share words: each word, in lower case, adds
+    one to a coordinate that its hash chooses. The same on every machine. `calls` keeps the texts of
+    every call; `fail` makes the call of that number (from 1) raise.
+    """
+
+    def __init__(self, dimensions: int = 64, *, name: str = "fake/words") -> None:
+        self.name = name
+        self.dimensions: int | None = dimensions
+        self.calls: list[tuple[str, ...]] = []
+        self.fail: dict[int, Exception] = {}
+
+    async def embed(self, texts: Sequence[str]) -> EmbedReply:
+        self.calls.append(tuple(texts))
+        if (error := self.fail.get(len(self.calls))) is not None:
+            raise error
+        usage = Usage(input=sum(len(t.split()) for t in texts))
+        return EmbedReply(rows=tuple(map(self._row, texts)), usage=usage, model=self.name)
+
+    def _row(self, text: str) -> bytes:
+        assert self.dimensions
+        row = [0.0] * self.dimensions
+        for word in re.findall(r"\w+", text.lower()) or [""]:
+            row[zlib.crc32(word.encode()) % self.dimensions] += 1.0
+        length = math.hypot(*row)
+        return struct.pack(f"<{self.dimensions}f", *(x / length for x in row))

@@ -9,7 +9,7 @@ from mastra_nb.agents import Agent
 from mastra_nb.errors import ModelError
 from mastra_nb.messages import Message, Reasoning, Text, Usage, assistant
 from mastra_nb.models import ModelRequest, Reply
-from mastra_nb.testing import ScriptedModel, calls, no_network
+from mastra_nb.testing import FakeEmbedder, ScriptedModel, calls, no_network
 
 
 async def said(line: Any) -> Any:
@@ -75,3 +75,16 @@ def test_no_network() -> None:
             client.connect(("192.0.2.1", 9))
     with socket.socket() as client, pytest.raises(OSError, match="refused"):
         client.connect(("127.0.0.1", 9))
+
+
+async def test_a_fake_embedder_puts_shared_words_near() -> None:
+    fake = FakeEmbedder(32)
+    reply = await fake.embed(["The cat sat", "the CAT slept", "quarterly tax report", ""])
+    a, b, c, empty = reply.vectors
+    assert reply.dimensions == 32
+    assert a @ b > a @ c
+    assert [round(float(v @ v), 5) for v in (a, b, c, empty)] == [1.0] * 4
+    fake.fail[2] = OSError("down")
+    with pytest.raises(OSError, match="down"):
+        await fake.embed(["x"])
+    assert fake.calls[1] == ("x",)
