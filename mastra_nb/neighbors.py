@@ -239,7 +239,8 @@ class Neighbors:
         wide = rows.astype(np.float64)
         norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
         norms[norms == 0] = 1
-        return (wide / norms[:, None]).astype(np.float32)
+        unit: Floats = (wide / norms[:, None]).astype(np.float32)
+        return unit
 
     def _store(self, places: Places, rows: Floats) -> None:
         if self._rows is not None:
@@ -340,9 +341,7 @@ class Neighbors:
                 return np.empty(0, np.int64), np.empty(0, np.float32)
             k = min(top_k, count)
             sketch = self._sketch
-            if exact or sketch is None or sketch.oversample * max(k, AT) * 4 > count:
-                chosen = self._scan(query, k, places)
-            elif places is not None and count < SKETCH_FROM * 2:
+            if exact or sketch is None or count < self._worth(sketch, k, places):
                 chosen = self._scan(query, k, places)
             else:
                 chosen = self._sketched(sketch, query, k, places)
@@ -353,6 +352,11 @@ class Neighbors:
             nos = self._nos[chosen]
         best = np.lexsort((nos, -scores))[:k]
         return nos[best], scores[best]
+
+    def _worth(self, sketch: _Sketch, k: int, places: Places | None) -> int:
+        """Entries from which on the sketch costs less than a scan of them."""
+        least = sketch.oversample * max(k, AT) * 4
+        return least if places is None else max(least, self._n // 10, SKETCH_FROM)
 
     def _scan(self, query: Floats, k: int, places: Places | None) -> Places:
         """Places of the best k, and of all that may be as good but for rounding."""
@@ -461,8 +465,8 @@ class Neighbors:
         random = np.random.default_rng(SEED)
         asked = np.sort(random.choice(live, min(QUERIES, len(live)), replace=False))
         queries = self._gather(asked)
-        nearest = self._nearest(queries, live)
-        if nearest is None:
+        nearest = self._nearest(queries, np.searchsorted(live, asked), live)
+        if not nearest:
             return None, "entries are copies of few, so nothing could be measured"
         some = np.sort(random.choice(live, min(4096, len(live)), replace=False))
         center = self._gather(some).mean(axis=0)
@@ -474,7 +478,7 @@ class Neighbors:
                 sketch.codes[:, part] = sketch.encode(self._gather(part))
             codes = sketch.encode(queries)
             ranks = []
-            for i, places in enumerate(nearest):
+            for i, places in nearest:
                 distances = sketch.distances(codes[:, i], self._n)
                 others = np.sort(distances[live])
                 ranks.append(np.searchsorted(others, distances[places]))
@@ -487,8 +491,10 @@ class Neighbors:
                     return sketch, why
         return None, f"the sketch finds only {recall:.1%} of the nearest {AT} in these vectors"
 
-    def _nearest(self, queries: Floats, live: Places) -> list[Places] | None:
-        """The nearest of each query that are not copies of it: those any sketch finds."""
+    def _nearest(self, queries: Floats, asked: Places, live: Places) -> list[tuple[int, Places]]:
+        """The nearest of each query, one of every set of copies, and none as near as the query
+        itself: a sketch that finds copies has shown nothing.
+        """
         keys = np.empty((len(live), len(queries)), np.float32)
         half = self._half if self.metric == "euclidean" else np.zeros_like(self._half)
         for low in range(0, len(live), FETCHED):
@@ -497,12 +503,15 @@ class Neighbors:
             keys[low : low + FETCHED] = rows @ queries.T - half[part, None]
         found = []
         for i, query in enumerate(queries):
-            best = np.argsort(-keys[:, i], kind="stable")[: AT * 50]
-            places = live[best]
-            copies = (self._gather(places) == query).all(axis=1)
-            if len(others := places[~copies][:AT]):
-                found.append(others)
-        return found or None
+            best = np.argsort(-keys[:, i], kind="stable")
+            first = np.ones(len(best), np.bool_)
+            gaps = -np.diff(keys[best, i])
+            first[1:] = gaps > self._slack(query)
+            copies = int(np.searchsorted(-keys[best, i], -keys[asked[i], i] + self._slack(query)))
+            first[:copies] = False
+            if first.any():
+                found.append((i, live[best[first][:AT]]))
+        return found
 
     def stats(self) -> EngineStats:
         sketch = self._sketch

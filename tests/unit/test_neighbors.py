@@ -138,7 +138,8 @@ def test_a_sketch_that_is_kept_finds_what_it_promises(metric: Any) -> None:
     assert overlap(engine, fresh, within=engine.select(some)) >= 0.98
 
 
-def test_what_has_no_structure_is_scanned() -> None:
+def test_what_has_no_structure_is_scanned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbors, "OVERSAMPLES", (20,))
     random = np.random.default_rng(0)
     engine = Neighbors(384, "cosine")
     engine.put(np.arange(30_000), random.standard_normal((30_000, 384)).astype(np.float32))
@@ -172,7 +173,8 @@ def test_copies_of_one_vector_alone() -> None:
     assert answer(engine, [1.0] * 8, 3) == [(0, 1.0), (1, 1.0), (2, 1.0)]
 
 
-def test_it_measures_again_when_much_has_changed() -> None:
+def test_it_measures_again_when_much_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbors, "OVERSAMPLES", (20,))
     engine = Neighbors(384, "cosine")
     engine.put(np.arange(6_000), clustered(6_000, 384))
     assert engine.calibrate().engine == "sketch"
