@@ -122,7 +122,7 @@ def link(db: apsw.Connection, thread: str, run: str, events: Sequence[int]) -> i
 def link_new(db: apsw.Connection, thread: str, run: str, events: Sequence[int]) -> int:
     """`link` of events that the thread does not hold."""
     count, now = len(events), time.time()
-    found: list[Any] = db.execute(NEXT, (count, now, thread)).fetchall()
+    found: Any = db.execute(NEXT, (count, now, thread)).fetchall()
     if not found:
         db.execute(NEW_THREAD, (thread, run, now, now))
         found = db.execute(NEXT, (count, now, thread)).fetchall()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +38,7 @@ def test_spans_are_the_positions_asked_for(after, upto, ranges):
         asked = ranges is None or any(low <= pos <= high for low, high in ranges)
         asked = asked and pos > max(0, after) and (upto is None or pos <= upto)
         assert asked == any(low <= pos <= high for low, high in found)
-    assert all(one[1] + 1 < two[0] for one, two in zip(found, found[1:], strict=False))
+    assert all(one[1] + 1 < two[0] for one, two in pairwise(found))
 
 
 async def test_recall_forgets_threads_in_indexes_of_memory_only():
