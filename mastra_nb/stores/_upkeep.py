@@ -41,7 +41,7 @@ class Upkeep(Access):
         done: Counter[str] = Counter()
         for first in range(0, len(plan.threads), RECALL_THREADS):
             some = plan.threads[first : first + RECALL_THREADS]
-            await rules.forget_recall(getattr(self, "vectors", None), [id for _, id, _ in some])
+            await rules.forget_recall(self.vectors, [id for _, id, _ in some])
             done += await self._in_turns(some, job.drop_thread)
         # A run stays as long as a fork of it is there; forks come first, unless made before it.
         while plan.runs and (some_runs := await self._in_turns(plan.runs, job.drop_run)):
