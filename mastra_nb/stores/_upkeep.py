@@ -10,7 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 
@@ -20,6 +20,9 @@ from mastra_nb.stores import _errors
 from mastra_nb.stores import _rules as rules
 from mastra_nb.stores._access import Access, in_thread
 from mastra_nb.stores._prune import Prune, Step
+
+if TYPE_CHECKING:
+    from mastra_nb.stores._vectors import SQLiteVectors
 
 # A transaction of the upkeep takes so many seconds, then others have their turn: a writer of
 # another process looks for its own every few milliseconds.
@@ -33,6 +36,17 @@ T = TypeVar("T")
 
 
 class Upkeep(Access):
+    _vectors: SQLiteVectors | None = None
+
+    @property
+    def vectors(self) -> SQLiteVectors:
+        # NumPy is loaded by who has vectors.
+        if self._vectors is None:
+            from mastra_nb.stores._vectors import SQLiteVectors
+
+            self._vectors = SQLiteVectors(self)
+        return self._vectors
+
     async def prune(self, retention: Retention, *, dry_run: bool = False) -> Pruned:
         job = Prune(retention, time.time(), f"prune-{uuid.uuid4().hex[:8]}")
         plan = await self._read(job.plan, threaded=True)

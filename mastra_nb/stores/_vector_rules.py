@@ -123,7 +123,8 @@ def _one(vector: Vector) -> Floats:
     if isinstance(vector, bytes):
         if len(vector) % 4:
             raise SchemaError(f"a vector of {len(vector)} bytes", hint="4 bytes a number: float32")
-        return np.frombuffer(vector, dtype="<f4").astype(np.float32)
+        one: Floats = np.frombuffer(vector, dtype="<f4").astype(np.float32)
+        return one
     return _floats(vector)
 
 
@@ -224,7 +225,7 @@ def blobs(rows: Floats, dtype: Dtype) -> list[bytes]:
 def floats(stored: Sequence[bytes], info: IndexInfo) -> Floats:
     """The rows that were stored; int8 come back as what they stand for."""
     flat = np.frombuffer(b"".join(stored), dtype="i1" if info.dtype == "int8" else "<f4")
-    rows = flat.astype(np.float32).reshape(len(stored), info.dimension)
+    rows: Floats = flat.astype(np.float32).reshape(len(stored), info.dimension)
     if info.dtype == "int8":
         rows /= np.float32(127)
     return rows

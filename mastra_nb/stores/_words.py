@@ -9,70 +9,17 @@ from __future__ import annotations
 
 import re
 
-# Of a question with other words in it: they are in every text and cost the most.
-_COMMON = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "but",
-        "by",
-        "do",
-        "does",
-        "for",
-        "from",
-        "had",
-        "has",
-        "have",
-        "how",
-        "i",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "me",
-        "my",
-        "not",
-        "of",
-        "on",
-        "or",
-        "our",
-        "she",
-        "he",
-        "so",
-        "that",
-        "the",
-        "their",
-        "them",
-        "then",
-        "there",
-        "they",
-        "this",
-        "to",
-        "was",
-        "we",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "why",
-        "will",
-        "with",
-        "you",
-        "your",
-    ]
-)
 _MOST = 64
 _UNSPACED = re.compile(r"[぀-ヿ㐀-䶿一-鿿가-힯豈-﫿ｦ-ﾟ\U00020000-\U0003ffff]+")
 _WORD = re.compile(r"\w+")
+# Of a question with other words in it: they are in every text and cost the most.
+_COMMON = frozenset(
+    _WORD.findall(
+        "a an and are as at be but by do does for from had has have how i if in into is it its me "
+        "my not of on or our she he so that the their them then there they this to was we were "
+        "what when where which who why will with you your"
+    )
+)
 
 
 def indexed(text: str) -> str:
