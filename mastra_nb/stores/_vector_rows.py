@@ -12,7 +12,7 @@ from mastra_nb import conditions
 from mastra_nb.stores import _rules as rules
 from mastra_nb.stores import _vector_rules as vector_rules
 from mastra_nb.stores._engines import Index
-from mastra_nb.stores._where import Where
+from mastra_nb.stores._where import Where, any_array
 from mastra_nb.vectors import IndexInfo, VectorRecord
 
 MOST_GONE = 10_000
@@ -55,9 +55,14 @@ def changed(db: apsw.Connection, name: str, as_it_was: Index | None) -> Index:
     return msgspec.structs.replace(now, change=now.change + 1)
 
 
-def where(condition: conditions.Condition, index: Index) -> Where:
-    keys = index.info.metadata_indexes
-    return Where(condition, indexed=keys, scope=f"v.idx = {index.no}")
+def where(db: apsw.Connection, condition: conditions.Condition, index: Index) -> Where:
+    asked = {".".join(path) for path in conditions.uses(condition)}
+    indexed = {
+        key: db.execute(any_array(key, index.no)).get is not None
+        for key in index.info.metadata_indexes
+        if key in asked
+    }
+    return Where(condition, indexed=indexed, scope=f"v.idx = {index.no}")
 
 
 def named(
@@ -74,7 +79,7 @@ def named(
             [msgspec.json.encode(ids).decode()],
         )
     else:
-        left = where(condition, index)
+        left = where(db, condition, index)
         sql, values = left.sql, left.values
     query = f"SELECT {columns} FROM vector v WHERE v.idx = {index.no} AND {sql}"  # noqa: S608
     return found(db, query, values)

@@ -116,7 +116,8 @@ def as_rows(vectors: Vectors, info: IndexInfo) -> Floats:
 
 
 def as_row(vector: Vector, info: IndexInfo) -> Floats:
-    return as_rows(np.asarray([_one(vector)]), info)[0]
+    row: Floats = as_rows(np.asarray([_one(vector)]), info)[0]
+    return row
 
 
 def _one(vector: Vector) -> Floats:

@@ -73,7 +73,7 @@ class Search:
         self._query = query
         self._chosen: Selection | None = None
         if condition is not None:
-            question.where = where = rows.where(condition, index)
+            question.where = where = rows.where(db, condition, index)
             with question.stage("filter"):
                 self._chosen = engine.chosen(db, index, where)
             question.candidates = len(self._chosen)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from hashlib import blake2s
 from typing import Any, TypeVar
 
 import apsw
@@ -23,7 +22,7 @@ from mastra_nb.stores import _vector_rules as vector_rules
 from mastra_nb.stores._access import INLINE_WRITE_BYTES, Access
 from mastra_nb.stores._engines import Engine, Index, drop_engine, engine_of
 from mastra_nb.stores._vector_search import Question, Search, snapshot
-from mastra_nb.stores._where import index_on
+from mastra_nb.stores._where import index_names, index_terms
 from mastra_nb.stores._words import indexed
 from mastra_nb.vectors import (
     TOP_K,
@@ -98,10 +97,9 @@ class SQLiteVectors:
                 old = index.info.metadata_indexes
             both = tuple(dict.fromkeys((*old, *keys)))
             for key in both[len(old) :]:
-                for kind, terms in zip(("of", "in"), index_on(key, index.no), strict=True):
-                    hashed = blake2s(key.encode(), digest_size=6).hexdigest()
-                    made = f"CREATE INDEX vector_{kind}_{index.no}_{hashed} ON {terms}"
-                    db.execute(made).fetchall()
+                made = zip(index_names(key, index.no), index_terms(key, index.no), strict=True)
+                for each, terms in made:
+                    db.execute(f"CREATE INDEX {each} ON {terms}").fetchall()
             db.execute(
                 "UPDATE vector_index SET metadata_indexes = ? WHERE no = ?",
                 (msgspec.json.encode(both).decode(), index.no),
@@ -134,10 +132,8 @@ class SQLiteVectors:
             db.execute("DELETE FROM vector_gone WHERE idx = ?", (index.no,))
             db.execute("DELETE FROM vector_index WHERE no = ?", (index.no,))
             db.execute(f"DROP TABLE {index.words}").fetchall()
-            made = f"vector_%_{index.no}_%"
-            query = "SELECT name FROM sqlite_schema WHERE type = 'index' AND name LIKE ?"
-            for (each,) in rows.found(db, query, (made,)):
-                if each.startswith((f"vector_of_{index.no}_", f"vector_in_{index.no}_")):
+            for key in index.info.metadata_indexes:
+                for each in index_names(key, index.no):
                     db.execute(f"DROP INDEX {each}").fetchall()
             return index.no
 
@@ -170,7 +166,7 @@ class SQLiteVectors:
         def work(db: apsw.Connection) -> None:
             now = rows.changed(db, name, index)
             if condition is not None:
-                where = rows.where(condition, now)
+                where = rows.where(db, condition, now)
                 gone = rows.found(
                     db,
                     f"""SELECT v.no FROM vector v WHERE v.idx = {now.no} AND {where.sql}
@@ -293,7 +289,7 @@ class SQLiteVectors:
 
         def work(db: apsw.Connection) -> list[VectorRecord]:
             index = rows.need(db, name)
-            where = rows.where(condition, index)
+            where = rows.where(db, condition, index)
             vector = "v.embedding" if include_vector else "NULL"
             found = rows.found(
                 db,
@@ -310,7 +306,7 @@ class SQLiteVectors:
 
         def work(db: apsw.Connection) -> int:
             index = rows.need(db, name)
-            where = rows.where(condition, index)
+            where = rows.where(db, condition, index)
             query = f"SELECT count(*) FROM vector v WHERE v.idx = {index.no} AND {where.sql}"  # noqa: S608
             return int(db.execute(query, where.values).get)
 

@@ -7,7 +7,8 @@ on an expression by its text, and such keys are letters, digits, "_" and "." onl
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import blake2s
 from typing import Any
 
 import msgspec
@@ -23,15 +24,17 @@ def json_path(path: Sequence[str]) -> str:
 
 
 class Where:
-    """`sql` over the table alias `v`, `values` for its `?`. `scope` (a term without values) stands
-    beside each term that an index may answer, as a partial index asks for it.
+    """`sql` over the table alias `v`, `values` for its `?`. `indexed` are the keys that have an
+    index, True for those at which some entry has an array: SQLite cannot use an index for one half
+    of "this value, or an array that holds it". `scope` (a term without values) stands beside each
+    term that an index may answer, as a partial index asks for it.
     """
 
     def __init__(
-        self, condition: Condition, *, indexed: Sequence[str] = (), scope: str = ""
+        self, condition: Condition, *, indexed: Mapping[str, bool] | None = None, scope: str = ""
     ) -> None:
         self.values: list[Any] = []
-        self._indexed = frozenset(indexed)
+        self._indexed = indexed or {}
         self._scope = f"{scope} AND " if scope else ""
         self.sql = self._read(condition)
 
@@ -78,6 +81,8 @@ class Where:
 
     def _either(self, test: Test, op: str, value: Any) -> list[str]:
         """The value itself, or one of an array."""
+        if not self._indexed.get(".".join(test.path), True):
+            return [self._scalar(test, op, value)]
         return [self._scalar(test, op, value), self._element(test, op, value)]
 
     def _scalar(self, test: Test, op: str, value: Any) -> str:
@@ -133,10 +138,25 @@ def _kind(value: Any) -> str:
     return "= 'text'" if isinstance(first, str) else "IN ('integer', 'real')"
 
 
-def index_on(key: str, index: int) -> tuple[str, str]:
-    """Of a metadata key: the terms of the index of its values, and of that of its arrays."""
+def index_names(key: str, index: int) -> tuple[str, str]:
+    """Of the SQLite indexes of a metadata key: that of its values, and that of its arrays."""
+    hashed = blake2s(key.encode(), digest_size=6).hexdigest()
+    return f"vector_of_{index}_{hashed}", f"vector_in_{index}_{hashed}"
+
+
+def index_terms(key: str, index: int) -> tuple[str, str]:
+    """What they are made on."""
     path = json_path(key.split("."))
     return (
         f"vector (json_extract(metadata, '{path}')) WHERE idx = {index}",
         f"vector (no) WHERE idx = {index} AND json_type(metadata, '{path}') = 'array'",
+    )
+
+
+def any_array(key: str, index: int) -> str:
+    """A query that finds one entry with an array at the key, at once."""
+    name, path = index_names(key, index)[1], json_path(key.split("."))
+    return (
+        f"SELECT 1 FROM vector INDEXED BY {name} "  # noqa: S608 - names of ours
+        f"WHERE idx = {index} AND json_type(metadata, '{path}') = 'array' LIMIT 1"
     )
