@@ -70,7 +70,13 @@ class _Asked(TypedCodec, Generic[T]):
 
 
 async def ask(
-    name: str, model: ModelLike, question: Question, answer: type[T], services: Services, *, inside: bool
+    name: str,
+    model: ModelLike,
+    question: Question,
+    answer: type[T],
+    services: Services,
+    *,
+    inside: bool,
 ) -> T:
     """The answer, of a run with that name: its price is seen there. `inside` makes it a part of
     the run that waits for it. Raises what a model raises.

@@ -245,7 +245,9 @@ class Facts:
             await self._tombstone(vectors, name, place, [replaces], now)
         return fact
 
-    async def _made(self, vectors: VectorStore, embedder: Embedder | None, row: bytes | None) -> str:
+    async def _made(
+        self, vectors: VectorStore, embedder: Embedder | None, row: bytes | None
+    ) -> str:
         name = self.index(embedder)
         await vectors.create_index(
             name,

@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -419,7 +419,9 @@ class ObservationalMemory:
         sizes = self._measured(thread, found)
         begun, total = 0, sum(sizes)
         try:
-            stays = tail([m.message for m in found], sizes, self.keep_last, self.message_tokens // 2)
+            stays = tail(
+                [m.message for m in found], sizes, self.keep_last, self.message_tokens // 2
+            )
             while begun < stays:
                 rest = [m.message for m in found[begun:stays]]
                 n = chunk(rest, sizes[begun:stays], self.message_tokens)
@@ -501,7 +503,9 @@ class ObservationalMemory:
             about=about,
         )
         got = await ask("reflector", model, question, Notes, services, inside=inside)
-        most = int(state.tokens * _SAVES) if state.tokens > self.observation_tokens else state.tokens
+        most = (
+            int(state.tokens * _SAVES) if state.tokens > self.observation_tokens else state.tokens
+        )
         items = []
         for note in _useful(got, len(data), "reflector", most):
             source = state.items[note.n - 1]

@@ -59,25 +59,45 @@ def bar(part: float) -> str:
 
 
 def conversation(
-    messages: Sequence[ThreadMessage], total: int, *, hosts: frozenset[str] = NO_HOSTS
+    first: Sequence[ThreadMessage],
+    last: Sequence[ThreadMessage] = (),
+    left: int = 0,
+    *,
+    hosts: frozenset[str] = NO_HOSTS,
 ) -> str:
-    """`messages` are the first and last of `total`; tool calls are folded with their results."""
-    results = {
-        p.id: p for m in messages for p in m.message.parts if isinstance(p, ToolResult)
-    }
-    calls = {c.id for m in messages for c in m.message.tool_calls}
+    """The first and last messages with a line for the `left` ones between them; tool calls are
+    folded with their results.
+    """
     blocks: list[str] = []
-    left = total - len(messages)
-    half = len(messages) // 2 if left > 0 else len(messages)
-    for i, each in enumerate(messages):
-        if left > 0 and i == half:
+    for part in (first, last):
+        if part is last and last and left > 0:
             blocks.append(f"… {left:,} more messages …")
-        blocks += _said(each.message, results, calls, hosts)
+        results = _results(part)
+        for n, each in enumerate(part):
+            blocks += _said(n, each.message, results, hosts)
     return "\n\n".join(blocks)
 
 
+def _results(
+    messages: Sequence[ThreadMessage],
+) -> dict[tuple[int, str], ToolResult]:
+    """The result of each call, by its message and id; one without its call is under its own."""
+    out: dict[tuple[int, str], ToolResult] = {}
+    calls: dict[str, int] = {}
+    for n, each in enumerate(messages):
+        for part in each.message.parts:
+            if isinstance(part, ToolCall):
+                calls[part.id] = n
+            elif isinstance(part, ToolResult):
+                out[calls.pop(part.id, n), part.id] = part
+    return out
+
+
 def _said(
-    message: Message, results: dict[str, ToolResult], calls: set[str], hosts: frozenset[str]
+    n: int,
+    message: Message,
+    results: dict[tuple[int, str], ToolResult],
+    hosts: frozenset[str],
 ) -> list[str]:
     blocks: list[str] = []
     for part in message.parts:
@@ -87,8 +107,8 @@ def _said(
             case Reasoning(text=text) if text:
                 blocks += _fold("💭 reasoning", [safe_markdown(_middle(text), hosts=hosts)])
             case ToolCall():
-                blocks += _called(part, results.get(part.id))
-            case ToolResult() if part.id not in calls:
+                blocks += _called(part, results.get((n, part.id)))
+            case ToolResult() if (n, part.id) in results:
                 blocks += _fold(f"🔧 {code(part.name)} result", [_json(part.output)])
             case Media():
                 where = part.url or f"{len(part.data or b''):,} bytes"
