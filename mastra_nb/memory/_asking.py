@@ -23,7 +23,7 @@ from mastra_nb.messages import (
     system,
     user,
 )
-from mastra_nb.models import Model, ModelLike, ModelRequest, ready, resolve
+from mastra_nb.models import Model, ModelRequest
 from mastra_nb.runs import Run
 from mastra_nb.schema import Schema
 from mastra_nb.services import Services
@@ -71,17 +71,17 @@ class _Asked(TypedCodec, Generic[T]):
 
 async def ask(
     name: str,
-    model: ModelLike,
+    model: Model,
     question: Question,
     answer: type[T],
     services: Services,
     *,
-    inside: bool,
+    inside: bool = False,
 ) -> T:
     """The answer, of a run with that name: its price is seen there. `inside` makes it a part of
     the run that waits for it. Raises what a model raises.
     """
-    target = _Asked(name, ready(resolve(model), services), Output(Schema(answer)))
+    target: _Asked[T] = _Asked(name, model, Output(Schema(answer)))
 
     def begin() -> Run[T]:
         return Run(target, question, codec=target, services=services)

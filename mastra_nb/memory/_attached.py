@@ -46,14 +46,18 @@ class Attached:
     async def restore(self, place: Place, data: Any) -> None:
         """Into a thread whose positions are the numbers of `export`."""
 
-    async def export_resource(self, store: Store, resource: str) -> Any:
-        """What belongs to the resource itself, beside its threads."""
+    async def export_resource(
+        self, store: Store, resource: str, numbers: Mapping[str, Mapping[int, int]]
+    ) -> Any:
+        """What belongs to the resource itself, beside its threads; `numbers` by thread."""
 
     def check_resource(self, data: Any) -> None:
         """As `check`."""
 
-    async def restore_resource(self, store: Store, resource: str, data: Any) -> None:
-        """As `restore`."""
+    async def restore_resource(
+        self, store: Store, resource: str, data: Any, ids: Mapping[str, str]
+    ) -> None:
+        """As `restore`; `ids` are the threads as they are called here, by their exported ids."""
 
     async def search(self, place: Place, text: str, top_k: int) -> list[int] | None:
         """Positions, best first; None if this is nothing to search with."""

@@ -5,16 +5,25 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from mastra_nb.embedders import Embedder
 from mastra_nb.errors import ConfigError, NotFound, SchemaError
-from mastra_nb.memory._asking import Question, ask, told, when
-from mastra_nb.memory._observations import Place
-from mastra_nb.memory._show import Bundle, bar, bundle, table
-from mastra_nb.models import ModelLike
+from mastra_nb.memory._asking import Question, ask, told
+from mastra_nb.memory._attached import Place
+from mastra_nb.memory._fact import (
+    DAY,
+    Fact,
+    FactList,
+    Fading,
+    Forgotten,
+    Recalled,
+    fact_of,
+    metadata_of,
+)
+from mastra_nb.models import Model, ModelLike
 from mastra_nb.schema import clean
 from mastra_nb.services import Services
 from mastra_nb.storage import ThreadMessage
@@ -22,115 +31,10 @@ from mastra_nb.vectors import Filter, VectorRecord, VectorStore
 
 INDEX = "memory:facts"
 CLEANED = "memory:facts:cleaned"
-DAY = 86_400.0
 # A fact that a model has found takes the place of one that is so near (cosine similarity).
 NEAR = 0.95
 _LONGEST = 2000
 _PAGE = 500
-
-
-class Fact(msgspec.Struct, frozen=True, kw_only=True):
-    """`importance` is 0 to 1; `used` is when it was last told to a model (or made), `uses` how
-    often; `gone` is when it was forgotten, 0 if it was not. Times are seconds since the epoch.
-    `thread` and `pos` are where it comes from, if it was said.
-    """
-
-    id: str
-    text: str
-    importance: float = 0.5
-    pinned: bool = False
-    created: float = 0.0
-    used: float = 0.0
-    uses: int = 0
-    gone: float = 0.0
-    resource: str = ""
-    thread: str = ""
-    pos: int = 0
-
-    def strength(self, now: float, half_life: float) -> float:
-        """importance * 0.5 ** (days since it was last used / half_life): exponential forgetting,
-        after Ebbinghaus (1885), as the recency of memories in "Generative Agents" (Park et al.
-        2023, section 4.1), where using one renews it. A pinned fact does not fade.
-        """
-        if self.pinned:
-            return self.importance
-        age = max(0.0, now - self.used) / DAY
-        return float(self.importance * 0.5 ** (age / half_life))
-
-
-class Recalled(msgspec.Struct, frozen=True, kw_only=True):
-    """A fact that fits a question; `relevance` is 0 to 1 (the best hit has 1), `score`, by which
-    they are ordered, is relevance * (1 + strength) / 2.
-    """
-
-    fact: Fact
-    relevance: float
-    strength: float
-    score: float
-
-
-class Fading(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be done with a fact: "forget" leaves it out of recall, and it can be restored;
-    "erase" deletes for good what was forgotten long ago.
-    """
-
-    fact: Fact
-    strength: float
-    action: Literal["forget", "erase"]
-    why: str
-
-
-class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
-    """What was forgotten, or with `dry_run` would be; `kept` is how many stay."""
-
-    items: tuple[Fading, ...]
-    kept: int
-    dry_run: bool
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
-        would = "would be " if self.dry_run else ""
-        forget = sum(i.action == "forget" for i in self.items)
-        erased = len(self.items) - forget
-        line = f"{forget} {would}forgotten, {erased} {would}erased, {self.kept} stay"
-        if self.dry_run and self.items:
-            line += " · forget(dry_run=False) does it"
-        rows = [(i.fact.text, bar(i.strength), i.action, i.why, i.fact.id) for i in self.items]
-        return bundle(line, table(("fact", "strength", "what", "why", "id"), rows))
-
-
-class FactList(tuple[Fact, ...]):
-    """Facts that show themselves as a table; `now` and `half_life` say how strong they are."""
-
-    now: float = 0.0
-    half_life: float = 1.0
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
-        rows = [
-            (
-                ("📌 " if f.pinned else "") + f.text,
-                bar(f.strength(self.now, self.half_life)),
-                f"{f.importance:.2g}",
-                when(f.used),
-                str(f.uses),
-                f.id,
-            )
-            for f in self
-        ]
-        head = ("fact", "strength", "importance", "last used", "uses", "id")
-        return bundle(f"{len(self)} facts", table(head, rows))
-
-
-class _Meta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    owner: str
-    importance: float
-    pinned: bool
-    created: float
-    used: float
-    uses: int
-    gone: float | None = None
-    resource: str = ""
-    thread: str = ""
-    pos: int = 0
 
 
 def owner_of(place: Place) -> str:
@@ -230,7 +134,7 @@ class Facts:
             )
         else:
             fact = Fact(
-                id=id or os.urandom(4).hex(),
+                id=id or os.urandom(8).hex(),
                 text=text,
                 importance=importance,
                 pinned=pinned,
@@ -270,7 +174,7 @@ class Facts:
             [r for r in rows if r is not None] or None,
             ids=[f.id for f in facts],
             texts=[f.text for f in facts],
-            metadata=[_meta(f, owner_of(place)) for f in facts],
+            metadata=[metadata_of(f, owner_of(place)) for f in facts],
         )
 
     async def _same(
@@ -279,7 +183,7 @@ class Facts:
         hits = await vectors.query(name, row, text=text, top_k=5, filter=self._of(place))
         for hit in hits:
             if _plain(hit.text) == _plain(text):
-                return _fact(hit.id, hit.text, hit.metadata)
+                return fact_of(hit.id, hit.text, hit.metadata)
         return None
 
     async def _near(self, place: Place, text: str, embedder: Embedder | None) -> str:
@@ -320,7 +224,7 @@ class Facts:
         best = max((h.score for h in hits), default=0.0)
         out = []
         for hit in hits:
-            fact = _fact(hit.id, hit.text, hit.metadata)
+            fact = fact_of(hit.id, hit.text, hit.metadata)
             strength = fact.strength(now, self.half_life)
             if strength < self.minimum and not fact.pinned:
                 continue
@@ -372,7 +276,7 @@ class Facts:
                 found += page
         except NotFound:
             pass
-        facts = [_fact(r.id, r.text, r.metadata) for r in found]
+        facts = [fact_of(r.id, r.text, r.metadata) for r in found]
         now = services.now()
         facts.sort(key=lambda f: (f.pinned, f.strength(now, self.half_life)), reverse=True)
         listed = FactList(facts)
@@ -491,7 +395,7 @@ class Facts:
         new = [
             msgspec.structs.replace(
                 f,
-                id=os.urandom(4).hex() if f.id in taken - own else f.id,
+                id=os.urandom(8).hex() if f.id in taken - own else f.id,
                 resource=place.resource,
             )
             for f in facts
@@ -505,7 +409,7 @@ class Facts:
         place: Place,
         said: Sequence[ThreadMessage],
         *,
-        model: ModelLike,
+        model: Model,
         services: Services,
         embedder: Embedder | None = None,
     ) -> list[Fact]:
@@ -523,8 +427,7 @@ class Facts:
         }
         about = {"thread": place.thread, "upto": said[-1].pos}
         question = Question(instructions=_EXTRACTOR, data=data, about=about)
-        wanted = model if isinstance(self.extract, bool) else self.extract
-        got = await ask("facts", wanted, question, _Found, services, inside=False)
+        got = await ask("facts", model, question, _Found, services)
         out = []
         for one in got.facts[:_MOST_AT_ONCE]:
             text = " ".join(one.text.split())[:_LONGEST]
@@ -587,15 +490,3 @@ def _plain(text: str) -> str:
 
 async def _embed(embedder: Embedder | None, text: str) -> bytes | None:
     return None if embedder is None else (await embedder.embed([text])).rows[0]
-
-
-def _meta(fact: Fact, owner: str) -> dict[str, Any]:
-    made = {f: getattr(fact, f) for f in _Meta.__struct_fields__ if f not in ("owner", "gone")}
-    kept: dict[str, Any] = msgspec.to_builtins(_Meta(owner=owner, gone=fact.gone or None, **made))
-    return kept
-
-
-def _fact(id: str, text: str, metadata: dict[str, Any]) -> Fact:
-    meta = msgspec.convert(metadata, _Meta)
-    known = {f: getattr(meta, f) for f in _Meta.__struct_fields__ if f not in ("owner", "gone")}
-    return Fact(id=id, text=text, gone=meta.gone or 0.0, **known)

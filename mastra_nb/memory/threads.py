@@ -21,7 +21,6 @@ from mastra_nb.services import Services, ambient
 from mastra_nb.storage import RunRow, Store, Thread, ThreadMessage
 
 FORMAT = "mastra_nb/thread"
-MEMORY_FORMAT = "mastra_nb/memory"
 VERSION = 1
 OnConflict = Literal["error", "skip", "copy"]
 Moment = float | datetime
@@ -292,6 +291,11 @@ class Conversation:
         """All of it as JSON: {"format", "version", "thread", "messages", "attached"}; media are
         base64. See docs/memory.md for the schema.
         """
+        made: dict[str, Any] = msgspec.to_builtins((await self.exported())[0])
+        return made
+
+    async def exported(self) -> tuple[ThreadExport, dict[int, int]]:
+        """And the number that each message has in it, by its position."""
         place, thread = await self._place(), await self.info()
         found = await self.store.read_messages(self.id)
         numbers = {m.pos: n for n, m in enumerate(found, 1)}
@@ -311,8 +315,7 @@ class Conversation:
             messages=[ExportedMessage(at=m.at, message=m.message) for m in found],
             attached=attached,
         )
-        made: dict[str, Any] = msgspec.to_builtins(whole)
-        return made
+        return whole, numbers
 
 
 class ExportedThread(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -426,7 +429,7 @@ async def _stage(
 
 def checked(data: Any, attached: Sequence[Attached] = ()) -> ThreadExport:
     """Raises SchemaError that says where it is no exported thread."""
-    whole = _read(data, ThreadExport, FORMAT)
+    whole: ThreadExport = read_export(data, ThreadExport, FORMAT)
     calls: set[str] = set()
     for n, each in enumerate(whole.messages, 1):
         if not math.isfinite(each.at) or each.at < 0:
@@ -444,7 +447,7 @@ def checked(data: Any, attached: Sequence[Attached] = ()) -> ThreadExport:
     return whole
 
 
-def _read(data: Any, kind: Any, format: str) -> Any:
+def read_export(data: Any, kind: Any, format: str) -> Any:
     if isinstance(data, str | bytes):
         data = parse_json(data)
     if not isinstance(data, Mapping) or data.get("format") != format:
