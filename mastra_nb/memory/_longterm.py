@@ -207,9 +207,22 @@ class ObservationsPart(Processor, Attached):
         self, store: Store, resource: str, data: Any, ids: Mapping[str, str]
     ) -> None:
         place = Place(store, "", resource)
-        if self.options.scope == "resource" and resource:
-            for doc in _docs(data):
-                await log.append(store, self._key(place), _moved(doc, ids))
+        if self.options.scope != "resource" or not resource:
+            return
+        key, docs = self._key(place), [_moved(doc, ids) for doc in _docs(data)]
+        there = await log.read(store, key)
+        if not there.version:
+            for doc in docs:
+                await log.append(store, key, doc)
+            return
+        # A reflection would replace what others have noted: only what is new is added.
+        state, known = log.Observations(), {(o.thread, o.pos, o.text) for o in there.items}
+        for doc in docs:
+            state = state.with_(doc)
+        items = [o for o in state.items if (o.thread, o.pos, o.text) not in known]
+        upto = {t: pos for t, pos in state.upto.items() if pos > there.upto.get(t, 0)}
+        if items or upto:
+            await log.append(store, key, Observed(observations=tuple(items), upto=upto))
 
 
 def _docs(data: Any) -> list[Observed | Reflected]:

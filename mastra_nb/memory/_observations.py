@@ -77,13 +77,14 @@ def tail(messages: Sequence[Message], sizes: Sequence[int], keep: int, tokens: i
 
 
 def chunk(messages: Sequence[Message], sizes: Sequence[int], tokens: int) -> int:
-    """How many of the first messages make a piece of at most `tokens`; the first that may be cut
-    off, however long it is, if there is none; 0 if there is nothing to cut.
+    """How many of the first messages make a piece of at most `tokens`, whole turns if possible;
+    the first that may be cut off, however long it is, if there is none; 0 for nothing to cut.
     """
     totals = [0, *itertools.accumulate(sizes)]
     places = [i for i in cuts(messages) if i]
     fit = [i for i in places if totals[i] <= tokens]
-    return (fit[-1:] or places[:1] or [0])[0]
+    turns = [i for i in fit if i == len(messages) or messages[i].role == "user"]
+    return (turns[-1:] or fit[-1:] or places[:1] or [0])[0]
 
 
 # Asking for notes

@@ -17,6 +17,7 @@ from mastra_nb.memory.threads import (
     checked,
     import_thread,
     read_export,
+    taken,
 )
 from mastra_nb.services import Services
 from mastra_nb.storage import Store, Thread
@@ -83,7 +84,7 @@ async def import_memory(
     services: Services | None = None,
 ) -> list[Conversation]:
     """Everything into `resource` (default: that of the export). Raises SchemaError, and has then
-    written nothing; Conflict at the first thread that is there already.
+    written nothing; Conflict if one of the threads is there already.
     """
     whole: MemoryExport = read_export(data, MemoryExport, FORMAT)
     owner = whole.resource if resource is None else resource
@@ -95,6 +96,10 @@ async def import_memory(
     for kind in attached:
         if (beside := whole.attached.get(kind.name)) is not None:
             kind.check_resource(beside)
+    if on_conflict == "error":
+        for id in ids:
+            if await store.get_thread(id) is not None:
+                raise taken(id)
     handles = []
     names: dict[str, str] = {}
     for each in whole.threads:

@@ -389,10 +389,7 @@ async def import_thread(
                 if on_conflict == "skip":
                     return handle(wanted)
                 if on_conflict == "error" or attempt == _COPIES - 1:
-                    raise Conflict(
-                        f'there is a thread "{wanted}" already',
-                        hint='on_conflict="copy" takes another id, "skip" leaves it as it is',
-                    ) from None
+                    raise taken(wanted) from None
     finally:
         await store.delete_thread(staged)
     place = Place(store, made.id, resource)
@@ -403,6 +400,13 @@ async def import_thread(
 
 
 _COPIES = 5
+
+
+def taken(id: str) -> Conflict:
+    return Conflict(
+        f'there is a thread "{id}" already',
+        hint='on_conflict="copy" takes another id, "skip" leaves it as it is',
+    )
 
 
 async def _stage(
