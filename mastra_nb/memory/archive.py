@@ -54,7 +54,7 @@ async def export_memory(
     attached: Sequence[Attached] = (),
     services: Services | None = None,
 ) -> dict[str, Any]:
-    """{"format", "version", "resource", "threads", "attached"}; see docs/memory.md."""
+    """{"format", "version", "resource", "threads", "attached"}; MemoryExport is the schema."""
     threads: list[Any] = []
     numbers: dict[str, dict[int, int]] = {}
     for thread in await all_threads(store, resource):

@@ -289,7 +289,7 @@ class Conversation:
 
     async def export(self) -> dict[str, Any]:
         """All of it as JSON: {"format", "version", "thread", "messages", "attached"}; media are
-        base64. See docs/memory.md for the schema.
+        base64. ThreadExport is the schema.
         """
         made: dict[str, Any] = msgspec.to_builtins((await self.exported())[0])
         return made

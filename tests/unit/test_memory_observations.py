@@ -165,7 +165,7 @@ async def test_of_two_that_observe_the_same_one_wins() -> None:
     assert state.upto["t"] in (6, 8)
     found = [d.upto["t"] for _, d in await history_of(my.store, my.memory.key(my.place))]
     assert found == sorted({*found}), "a range was noted twice"
-    block, raw = await my.before()
+    _, raw = await my.before()
     assert len(raw) == 10 - state.upto["t"]
 
 
