@@ -62,3 +62,7 @@ class Attached:
     async def search(self, place: Place, text: str, top_k: int) -> list[int] | None:
         """Positions, best first; None if this is nothing to search with."""
         return None
+
+    async def show(self, store: Store, resource: str, now: float) -> tuple[str, str] | None:
+        """What belongs to the resource, for a cell: a line of any text, and inert Markdown."""
+        return None

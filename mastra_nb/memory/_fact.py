@@ -88,6 +88,9 @@ class FactList(tuple[Fact, ...]):
     half_life: float = 1.0
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
+        return bundle(f"{len(self)} facts", self.markdown())
+
+    def markdown(self) -> str:
         rows = [
             (
                 ("📌 " if f.pinned else "") + f.text,
@@ -100,7 +103,7 @@ class FactList(tuple[Fact, ...]):
             for f in self
         ]
         head = ("fact", "strength", "importance", "last used", "uses", "id")
-        return bundle(f"{len(self)} facts", table(head, rows))
+        return table(head, rows)
 
 
 class _Meta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

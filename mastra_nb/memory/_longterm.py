@@ -15,12 +15,13 @@ from mastra_nb.embedders import Embedder
 from mastra_nb.errors import SchemaError
 from mastra_nb.events import Noted
 from mastra_nb.memory import _notes as log
-from mastra_nb.memory._asking import size
+from mastra_nb.memory._asking import size, when
 from mastra_nb.memory._attached import Attached, Place
 from mastra_nb.memory._fact import Fact, Recalled
 from mastra_nb.memory._facts import Facts, block
 from mastra_nb.memory._notes import Observed, Reflected
 from mastra_nb.memory._observations import ObservationalMemory, cuts
+from mastra_nb.memory._show import table
 from mastra_nb.messages import Message, user
 from mastra_nb.models import Model, ready, resolve
 from mastra_nb.processors import Processor, Step, Turn
@@ -224,6 +225,16 @@ class ObservationsPart(Processor, Attached):
         if items or upto:
             await log.append(store, key, Observed(observations=tuple(items), upto=upto))
 
+    async def show(self, store: Store, resource: str, now: float) -> tuple[str, str] | None:
+        place = Place(store, "", resource)
+        if self.options.scope != "resource" or not resource:
+            return None
+        state = await self.options.read(place)
+        ranked = sorted(state.items, key=lambda o: o.at, reverse=True)
+        rows = [(when(o.at), o.priority, o.text, f"{o.thread} · {o.pos}") for o in ranked]
+        line = f"{len(rows)} observations · version {state.version} · about {state.tokens:,} tokens"
+        return line, table(("when (UTC)", "priority", "observation", "from"), rows)
+
 
 def _docs(data: Any) -> list[Observed | Reflected]:
     try:
@@ -421,6 +432,15 @@ class FactsPart(Processor, Attached):
                 msgspec.structs.replace(f, thread=ids.get(f.thread, f.thread)) for f in _facts(data)
             ]
             await self.options.put(place, moved, embedder=self.embedder)
+
+    async def show(self, store: Store, resource: str, now: float) -> tuple[str, str] | None:
+        if not resource:
+            return None
+        clock = Services(now=lambda: now)
+        found = await self.options.all(
+            Place(store, "", resource), services=clock, embedder=self.embedder
+        )
+        return f"{len(found)} facts", found.markdown()
 
 
 _CLOCK = Services()

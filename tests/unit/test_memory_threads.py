@@ -388,7 +388,7 @@ def nested(depth: int) -> Any:
     return good(thread={"id": "t", "meta": value})
 
 
-@pytest.mark.parametrize("data", [*HOSTILE, nested(100_000)], ids=str(range(50)).split)
+@pytest.mark.parametrize("data", [*HOSTILE, nested(100_000)], ids=lambda data: "data")
 async def test_hostile_data_writes_nothing(data: Any) -> None:
     my = World()
     with pytest.raises(SchemaError):
