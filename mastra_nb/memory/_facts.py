@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -26,7 +28,7 @@ from mastra_nb.memory._fact import (
 from mastra_nb.models import Model, ModelLike
 from mastra_nb.schema import clean
 from mastra_nb.services import Services
-from mastra_nb.storage import ThreadMessage
+from mastra_nb.storage import Store, ThreadMessage
 from mastra_nb.vectors import Filter, VectorRecord, VectorStore
 
 INDEX = "memory:facts"
@@ -35,11 +37,20 @@ CLEANED = "memory:facts:cleaned"
 NEAR = 0.95
 _LONGEST = 2000
 _PAGE = 500
+_MOST_OWNERS = 10_000
 
 
 def owner_of(place: Place) -> str:
     """Facts of a conversation that belongs to nobody are its own: they are shared by none."""
     return f"r:{place.resource}" if place.resource else f"t:{place.thread}"
+
+
+class _Known:
+    """What is known of a store: the owners whose facts are all here, and when they were cleaned."""
+
+    def __init__(self) -> None:
+        self.adopted: set[tuple[str, str]] = set()
+        self.cleaned: dict[str, float] = {}
 
 
 class Facts:
@@ -75,7 +86,7 @@ class Facts:
         self.extract = extract
         self.keep_days = keep_days
         self.tools = tools
-        self._cleaned: dict[str, float] = {}
+        self._stores: WeakKeyDictionary[Store, _Known] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return f"Facts(half_life={self.half_life:g}, minimum={self.minimum:g}, top_k={self.top_k})"
@@ -90,6 +101,44 @@ class Facts:
         if gone is not None:
             filter["gone"] = {"$exists": gone}
         return filter
+
+    def _known(self, store: Store) -> _Known:
+        known = self._stores.setdefault(store, _Known())
+        if len(known.adopted) + len(known.cleaned) > _MOST_OWNERS:
+            known = self._stores[store] = _Known()
+        return known
+
+    async def _everywhere(self, vectors: VectorStore) -> list[str]:
+        """The indexes of all embedders: what is forgotten is forgotten in each."""
+        return [n for n in await vectors.list_indexes() if n == INDEX or n.startswith(f"{INDEX}:")]
+
+    async def _adopt(self, place: Place, embedder: Embedder | None) -> None:
+        """Once for each owner: what was remembered with another embedder is known with this."""
+        vectors, own = place.store.vectors, self.index(embedder)
+        adopted, key = self._known(place.store).adopted, (own, owner_of(place))
+        if key in adopted:
+            return
+        adopted.add(key)
+        for name in await self._everywhere(vectors):
+            there = await self._records(vectors, name, place, None) if name != own else []
+            if there:
+                here = {r.id for r in await self._records(vectors, own, place, None)}
+                new = [fact_of(r.id, r.text, r.metadata) for r in there if r.id not in here]
+                for at in range(0, len(new), _PAGE):
+                    await self.put(place, new[at : at + _PAGE], embedder=embedder)
+
+    async def _records(
+        self, vectors: VectorStore, name: str, place: Place, gone: bool | None
+    ) -> list[VectorRecord]:
+        found: list[VectorRecord] = []
+        filter = self._of(place, gone=gone)
+        try:
+            while page := await vectors.find(name, filter=filter, limit=_PAGE, offset=len(found)):
+                found += page
+        except NotFound:
+            # Nobody has remembered anything yet.
+            return []
+        return found
 
     # Putting facts in
 
@@ -146,7 +195,7 @@ class Facts:
             )
         await self._put(vectors, name, place, [fact], [row])
         if replaces and replaces != fact.id:
-            await self._tombstone(vectors, name, place, [replaces], now)
+            await self._mark(place, [replaces], {"gone": now})
         return fact
 
     async def _made(
@@ -214,6 +263,7 @@ class Facts:
         k, now = top_k or self.top_k, services.now()
         if not text.strip():
             return []
+        await self._adopt(place, embedder)
         row = await _embed(embedder, text)
         try:
             hits = await place.store.vectors.query(
@@ -265,17 +315,8 @@ class Facts:
         gone: bool | None = False,
     ) -> FactList:
         """Strongest first; `gone` True gives those that were forgotten, None all."""
-        found: list[VectorRecord] = []
-        try:
-            while len(page := await place.store.vectors.find(
-                self.index(embedder),
-                filter=self._of(place, gone=gone),
-                limit=_PAGE,
-                offset=len(found),
-            )):  # fmt: skip
-                found += page
-        except NotFound:
-            pass
+        await self._adopt(place, embedder)
+        found = await self._records(place.store.vectors, self.index(embedder), place, gone)
         facts = [fact_of(r.id, r.text, r.metadata) for r in found]
         now = services.now()
         facts.sort(key=lambda f: (f.pinned, f.strength(now, self.half_life)), reverse=True)
@@ -319,21 +360,23 @@ class Facts:
                 )
                 items.append(Fading(fact=fact, strength=strength, action="forget", why=why))
         if not dry_run and items:
-            vectors, name = place.store.vectors, self.index(embedder)
             away = [i.fact.id for i in items if i.action == "forget"]
-            await self._tombstone(vectors, name, place, away, now)
+            await self._mark(place, away, {"gone": now})
             if erased := [i.fact.id for i in items if i.action == "erase"]:
-                await vectors.delete(name, ids=erased)
+                for name in await self._everywhere(place.store.vectors):
+                    await place.store.vectors.delete(name, ids=erased)
         alive = sum(not f.gone for f in everything)
         kept = alive - sum(i.action == "forget" for i in items)
         return Forgotten(items=tuple(items), kept=kept, dry_run=dry_run)
 
-    async def _tombstone(
-        self, vectors: VectorStore, name: str, place: Place, ids: Sequence[str], now: float
-    ) -> int:
-        """Only what belongs to the same owner, whoever named the ids."""
-        own = await self._own(vectors, name, place, ids)
-        return await vectors.update(name, ids=own, metadata={"gone": now}) if own else 0
+    async def _mark(self, place: Place, ids: Sequence[str], metadata: dict[str, Any]) -> int:
+        """Only what belongs to the same owner, whoever named the ids. Returns how many."""
+        vectors, marked = place.store.vectors, set[str]()
+        for name in await self._everywhere(vectors):
+            if own := await self._own(vectors, name, place, ids):
+                await vectors.update(name, ids=own, metadata=metadata)
+                marked.update(own)
+        return len(marked)
 
     async def _own(
         self, vectors: VectorStore, name: str, place: Place, ids: Sequence[str]
@@ -341,44 +384,33 @@ class Facts:
         owner = owner_of(place)
         return [r.id for r in await vectors.get(name, ids) if r.metadata.get("owner") == owner]
 
-    async def restore(
-        self,
-        place: Place,
-        ids: Sequence[str],
-        *,
-        services: Services,
-        embedder: Embedder | None = None,
-    ) -> int:
+    async def restore(self, place: Place, ids: Sequence[str], *, services: Services) -> int:
         """Take back that they were forgotten; they are as strong as new. Returns how many."""
-        vectors, name = place.store.vectors, self.index(embedder)
-        own = await self._own(vectors, name, place, ids)
-        if not own:
-            return 0
-        return await vectors.update(name, ids=own, metadata={"gone": None, "used": services.now()})
+        return await self._mark(place, ids, {"gone": None, "used": services.now()})
 
     async def clean(
         self, place: Place, *, services: Services, embedder: Embedder | None = None
     ) -> Forgotten | None:
         """Forget what has faded, at most once a day for each owner; None if it is not time."""
         now, owner = services.now(), owner_of(place)
-        if now - self._cleaned.get(owner, -DAY) < DAY:
+        cleaned = self._known(place.store).cleaned
+        if now - cleaned.get(owner, -math.inf) < DAY:
             return None
+        cleaned[owner] = now
         last = await place.store.get(CLEANED, owner)
-        self._cleaned[owner] = float(last) if isinstance(last, int | float) else now
-        if last is not None and now - self._cleaned[owner] < DAY:
+        if isinstance(last, int | float) and now - last < DAY:
+            cleaned[owner] = float(last)
             return None
-        self._cleaned[owner] = now
         await place.store.put(CLEANED, owner, now)
         return await self.forget(place, services=services, embedder=embedder, dry_run=False)
 
-    async def drop(self, place: Place, *, embedder: Embedder | None = None) -> int:
-        """Delete all facts of the owner for good."""
-        try:
-            return await place.store.vectors.delete(
-                self.index(embedder), filter=self._of(place, gone=None)
-            )
-        except NotFound:
-            return 0
+    async def drop(self, place: Place) -> int:
+        """Delete all facts of the owner for good; returns how many entries."""
+        vectors, n = place.store.vectors, 0
+        for name in await self._everywhere(vectors):
+            n += await vectors.delete(name, filter=self._of(place, gone=None))
+        await place.store.delete(CLEANED, owner_of(place))
+        return n
 
     async def put(
         self, place: Place, facts: Sequence[Fact], *, embedder: Embedder | None = None

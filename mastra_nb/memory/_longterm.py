@@ -381,7 +381,7 @@ class FactsPart(Processor, Attached):
 
     async def deleted(self, place: Place) -> None:
         if not place.resource:
-            await self.options.drop(place, embedder=self.embedder)
+            await self.options.drop(place)
 
     async def _copy(self, place: Place, to: Place) -> None:
         facts = await self.options.all(place, services=_CLOCK, embedder=self.embedder, gone=None)
@@ -396,7 +396,7 @@ class FactsPart(Processor, Attached):
         """What nobody's conversation knew goes along with it."""
         if not place.resource and to.resource:
             await self._copy(place, to)
-            await self.options.drop(place, embedder=self.embedder)
+            await self.options.drop(place)
 
     async def export(self, place: Place, numbers: Mapping[int, int]) -> Any:
         if place.resource:

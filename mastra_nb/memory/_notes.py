@@ -22,6 +22,7 @@ ObservationScope = Literal["thread", "resource"]
 
 # A reflection is due after so many documents, however short: a fold stays quick.
 MOST_DOCS = 200
+_ALL = 1_000_000
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +135,7 @@ def log_key(scope: ObservationScope, thread: str, resource: str) -> str:
     return f"t:{quote(thread, safe='')}/"
 
 
-def _id(key: str, version: int) -> str:
+def version_id(key: str, version: int) -> str:
     return f"{key}{version:010d}"
 
 
@@ -166,7 +167,7 @@ async def read(docs: Docs, key: str, version: int | None = None) -> Observations
 
 async def history_of(docs: Docs, key: str) -> list[tuple[int, Observed | Reflected]]:
     """All versions there are, the first first."""
-    found = await docs.find(KIND, prefix=key, limit=1_000_000)
+    found = await docs.find(KIND, prefix=key, limit=_ALL)
     return [
         (int(id.removeprefix(key)), msgspec.convert(data, Observed | Reflected))
         for id, data in found
@@ -175,7 +176,7 @@ async def history_of(docs: Docs, key: str) -> list[tuple[int, Observed | Reflect
 
 async def drop(docs: Docs, key: str) -> int:
     """The newest first: what is left when this is cut off is still whole."""
-    found = await docs.find(KIND, prefix=key, limit=1_000_000, reverse=True)
+    found = await docs.find(KIND, prefix=key, limit=_ALL, reverse=True)
     for id, _ in found:
         await docs.delete(KIND, id)
     return len(found)
@@ -188,16 +189,21 @@ async def append(docs: Docs, key: str, doc: Observed | Reflected) -> None:
 
 
 async def write(docs: Docs, key: str, state: Observations, doc: Observed | Reflected) -> bool:
-    return await docs.insert(KIND, _id(key, state.version + 1), msgspec.to_builtins(doc))
+    return await docs.insert(KIND, version_id(key, state.version + 1), msgspec.to_builtins(doc))
 
 
 async def forget_notes(docs: Docs, key: str, gone: Callable[[Observation], bool]) -> None:
     """Take notes out of all versions."""
+    found = False
     for number, doc in await history_of(docs, key):
         kept = tuple(o for o in doc.observations if not gone(o))
         if len(kept) < len(doc.observations):
+            found = True
             changed = msgspec.structs.replace(doc, observations=kept)
-            await docs.put(KIND, _id(key, number), msgspec.to_builtins(changed))
+            await docs.put(KIND, version_id(key, number), msgspec.to_builtins(changed))
+    if found:
+        # Whoever knows the newest version sees that there is another one.
+        await append(docs, key, Observed(observations=(), upto={}))
 
 
 async def forget_thread(docs: Docs, scope: ObservationScope, thread: str, resource: str) -> None:

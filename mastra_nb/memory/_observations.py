@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -14,6 +15,7 @@ from mastra_nb.errors import ConfigError, MastraError, ModelOutputError
 from mastra_nb.memory._asking import Question, ask, size, told, when
 from mastra_nb.memory._attached import Place
 from mastra_nb.memory._notes import (
+    KIND,
     MOST_DOCS,
     Observation,
     Observations,
@@ -24,6 +26,7 @@ from mastra_nb.memory._notes import (
     forget_thread,
     log_key,
     read,
+    version_id,
     weight,
     write,
 )
@@ -159,6 +162,8 @@ class ObservationalMemory:
         self.scope: ObservationScope = scope
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sizes: dict[str, dict[int, int]] = {}
+        # By log: its newest document, and what it comes to.
+        self._states: dict[str, tuple[tuple[Any, ...], Observations]] = {}
         # By thread: what there must be at least before the next try, after one that failed.
         self._patience: dict[str, int] = {}
 
@@ -172,7 +177,20 @@ class ObservationalMemory:
         return log_key(self.scope, place.thread, place.resource)
 
     async def read(self, place: Place, version: int | None = None) -> Observations:
-        return await read(place.store, self.key(place), version)
+        """As of `version` (None: now); what is known already is not read again."""
+        key = self.key(place)
+        newest = await place.store.find(KIND, prefix=key, limit=1, reverse=True)
+        known, state = self._states.get(key, ((), Observations()))
+        if not newest or newest[0] != known:
+            state = await read(place.store, key)
+            self._states.pop(key, None)
+            if len(self._states) >= _MOST_THREADS:
+                del self._states[next(iter(self._states))]
+            if newest and newest[0][0] == version_id(key, state.version):
+                self._states[key] = (newest[0], state)
+        if version is None or version == state.version:
+            return state
+        return await read(place.store, key, version)
 
     async def begin(self, place: Place) -> int:
         """The version that a turn sees, from its first to its last drive."""
@@ -308,9 +326,16 @@ class ObservationalMemory:
             about=about,
         )
         got = await ask("observer", model, question, Notes, services, inside=inside)
+        # What was deleted meanwhile is not noted.
+        there = await place.store.read_messages(
+            place.thread, after=part[0].pos - 1, upto=part[-1].pos
+        )
+        positions = {m.pos for m in there}
         items = []
         for note in _useful(got, len(part), "observer", tokens):
             source = part[note.n - 1]
+            if source.pos not in positions:
+                continue
             items.append(
                 Observation(
                     thread=place.thread,

@@ -159,6 +159,7 @@ def _place(services: Services) -> Place:
 
 async def test_what_would_not_fit_is_noted_first(services: Services) -> None:
     memory = LongMemory(observing(message_tokens=100_000))
+    own: list[str] = []
     agent = talker(memory, services, *[f"a {LONG}"] * 12, profile=Profile(context=1000))
     for i in range(12):
         run = agent.run(f"q{i} {LONG}")
@@ -169,11 +170,13 @@ async def test_what_would_not_fit_is_noted_first(services: Services) -> None:
         await memory.settled()
         used = sum(len(t) // 4 + 4 for t in sent(agent))
         assert used <= 1000
-    spans = [e.data for e in run.log.events if isinstance(e.data, SpanStarted)]
-    own = [s.name for s in spans if s.kind == "memory"]
+        spans = [e.data for e in run.log.events if isinstance(e.data, SpanStarted)]
+        inside = [s.name for s in spans if s.kind == "memory"]
+        # The price of what a turn had to wait for is its own.
+        assert run.usage.calls == 1 + len(inside)
+        own += inside
     assert "noted q0" in sent(agent)[0]
-    all_runs = await services.store.find_runs(name="a")  # type: ignore[union-attr]
-    assert len(all_runs) == 12 and own in ([], ["observer"])
+    assert own and {*own} == {"observer"}
 
 
 async def test_what_cannot_be_noted_and_does_not_fit_is_left_out_and_said(

@@ -82,7 +82,7 @@ async def test_what_is_remembered_is_recalled(my: Setting) -> None:
 async def test_nothing_is_there_before_the_first(my: Setting) -> None:
     assert await my.recall("x") == [] and await my.texts() == []
     assert (await my.forget(dry_run=False)).items == ()
-    assert await my.facts.drop(my.place, embedder=my.embedder) == 0
+    assert await my.facts.drop(my.place) == 0
 
 
 async def test_of_two_that_fit_the_stronger_is_first(my: Setting) -> None:
@@ -141,7 +141,7 @@ async def test_a_forgotten_fact_can_be_restored_for_a_while(my: Setting) -> None
     await my.forget(dry_run=False)
     my.pass_days(29)
     assert await my.texts(gone=True) == ["weak"] and await my.recall("weak") == []
-    assert await my.facts.restore(my.place, [fact.id], **my.given) == 1
+    assert await my.facts.restore(my.place, [fact.id], services=my.services) == 1
     assert await my.recall("weak") == ["weak"]
     my.pass_days(60)
     await my.forget(dry_run=False)
@@ -171,11 +171,11 @@ async def test_owners_see_and_change_nothing_of_each_other(my: Setting) -> None:
         for ids in ([mine.id], None):
             report = await my.facts.forget(other, **my.given, ids=ids, minimum=1.0, dry_run=False)
             assert report.items == ()
-        assert await my.facts.restore(other, [mine.id], **my.given) == 0
+        assert await my.facts.restore(other, [mine.id], services=my.services) == 0
         # An import that names another's id gets one of its own.
         await my.facts.put(other, [mine], embedder=my.embedder)
         assert (await my.facts.all(other, **my.given))[0].id != mine.id
-        await my.facts.drop(other, embedder=my.embedder)
+        await my.facts.drop(other)
     assert await my.recall("the code") == ["the code is 1234"]
 
 
@@ -348,3 +348,22 @@ def active_markdown(text: str) -> list[str]:
 def test_options(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         Facts(**options)
+
+
+async def test_another_embedder_knows_the_same_facts() -> None:
+    my = Setting(words=True)
+    tea = await my.remember("likes green tea")
+    boat = await my.remember("has a boat")
+    bob = Place(my.store, "t", "bob")
+    await my.remember("bob's", bob)
+    my.facts, my.given["embedder"] = Facts(), FakeEmbedder()
+    assert await my.recall("green tea", top_k=1) == ["likes green tea"]
+    assert sorted(await my.texts()) == ["has a boat", "likes green tea"]
+    # What is forgotten is not brought back by the other index.
+    await my.forget(ids=[tea.id], dry_run=False)
+    my.facts, my.given["embedder"] = Facts(), None
+    assert await my.texts() == ["has a boat"] and await my.recall("green tea") == []
+    await my.facts.drop(my.place)
+    my.facts, my.given["embedder"] = Facts(), FakeEmbedder(32, name="fake/other")
+    assert await my.texts(gone=None) == [] and await my.texts(bob) == ["bob's"]
+    assert boat.id != tea.id

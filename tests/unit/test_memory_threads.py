@@ -18,6 +18,7 @@ from mastra_nb.memory._longterm import FactsPart, ObservationsPart
 from mastra_nb.memory._notes import Observation, Observed, Reflected, append
 from mastra_nb.memory._observations import ObservationalMemory
 from mastra_nb.memory.archive import all_threads, export_memory, import_memory
+from mastra_nb.memory.display import overview
 from mastra_nb.memory.threads import Conversation, ThreadList, import_thread
 from mastra_nb.messages import (
     Media,
@@ -532,3 +533,21 @@ async def test_hostile_content_stays_inert(payload: str) -> None:
         assert not active(html(shown["text/markdown"]))
         assert all(c.isprintable() for c in shown["text/plain"] if ord(c) < 0xA0)
     assert "End." in html(t._repr_mimebundle_()["text/markdown"])
+
+
+async def test_a_memory_shows_itself() -> None:
+    my = World()
+    for i in range(25):
+        await my.store.put_thread(Thread(id=f"t{i}", resource="ann", title="<b>Trip</b>"))
+    await made(my.store, "last", "ann")
+    await made(my.store, "bob's", "bob")
+    await my.remember("likes <script>tea", Place(my.store, "t", "ann"))
+    await append(my.store, "r:ann/", noted(1, 2, "last"))
+    shown = await overview(my.store, "ann", my.parts(shared=True), now=my.services.now())
+    line, text = shown["text/plain"], shown["text/markdown"]
+    assert line.startswith("memory of ann · more than 20 threads · 1 facts · 1 observations · vers")
+    assert "bob" not in text and "| last | Trip | ann | 6 | now |" in text
+    assert "████░░░░ 0.50" in text and "note 1" in text
+    assert not active(html(text)) and "<b>" not in text
+    everything = await overview(my.store, None, my.parts(), now=my.services.now())
+    assert "bob" in everything["text/markdown"] and "fact" not in everything["text/plain"]
