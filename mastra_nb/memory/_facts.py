@@ -118,7 +118,6 @@ class Facts:
         adopted, key = self._known(place.store).adopted, (own, owner_of(place))
         if key in adopted:
             return
-        adopted.add(key)
         for name in await self._everywhere(vectors):
             there = await self._records(vectors, name, place, None) if name != own else []
             if there:
@@ -126,6 +125,7 @@ class Facts:
                 new = [fact_of(r.id, r.text, r.metadata) for r in there if r.id not in here]
                 for at in range(0, len(new), _PAGE):
                     await self.put(place, new[at : at + _PAGE], embedder=embedder)
+        adopted.add(key)
 
     async def _records(
         self, vectors: VectorStore, name: str, place: Place, gone: bool | None
@@ -258,13 +258,18 @@ class Facts:
         services: Services,
         embedder: Embedder | None = None,
         top_k: int | None = None,
+        words_only: bool = False,
     ) -> list[Recalled]:
-        """Those that fit `text` best and are strongest. Nothing is changed: see `used`."""
+        """Those that fit `text` best and are strongest. Nothing is changed: see `used`.
+        `words_only` asks no embedder. Raises what an embedder raises.
+        """
         k, now = top_k or self.top_k, services.now()
         if not text.strip():
             return []
-        await self._adopt(place, embedder)
-        row = await _embed(embedder, text)
+        row = None
+        if not words_only:
+            await self._adopt(place, embedder)
+            row = await _embed(embedder, text)
         try:
             hits = await place.store.vectors.query(
                 self.index(embedder), row, text=text, top_k=4 * k, filter=self._of(place)

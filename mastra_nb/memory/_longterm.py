@@ -12,7 +12,7 @@ import msgspec
 
 from mastra_nb.context import Context
 from mastra_nb.embedders import Embedder
-from mastra_nb.errors import SchemaError
+from mastra_nb.errors import ModelError, SchemaError
 from mastra_nb.events import Noted
 from mastra_nb.memory import _notes as log
 from mastra_nb.memory._asking import size, when
@@ -300,9 +300,13 @@ class FactsPart(Processor, Attached):
         asked = "\n".join(m.text for m in turn.said() if m.role == "user")
 
         async def find() -> Any:
-            found = await self.options.recall(
-                place, asked, services=ctx.services, embedder=self.embedder
-            )
+            given: dict[str, Any] = {"services": ctx.services, "embedder": self.embedder}
+            try:
+                found = await self.options.recall(place, asked, **given)
+            except ModelError as error:
+                # A turn does not fail because an embedder does.
+                ctx.emit(Noted(level="warning", text=f"facts by words only: {error.message}"))
+                found = await self.options.recall(place, asked, **given, words_only=True)
             return msgspec.to_builtins(found)
 
         found = msgspec.convert(await ctx.value("facts", find), list[Recalled])

@@ -164,6 +164,7 @@ class ObservationalMemory:
         self._sizes: dict[str, dict[int, int]] = {}
         # By log: its newest document, and what it comes to.
         self._states: dict[str, tuple[tuple[Any, ...], Observations]] = {}
+        self._blocks: dict[str, tuple[Observations, Message]] = {}
         # By thread: what there must be at least before the next try, after one that failed.
         self._patience: dict[str, int] = {}
 
@@ -210,8 +211,18 @@ class ObservationalMemory:
         found = await place.store.read_messages(place.thread, after=upto, upto=end) if end else []
         # The first may be the results of calls that are gone.
         first = next((i for i in cuts([m.message for m in found])), len(found))
-        block = [user(state.text(2 * self.observation_tokens))] if state.items else []
-        return block, found[first:]
+        return self._block(self.key(place), state), found[first:]
+
+    def _block(self, key: str, state: Observations) -> list[Message]:
+        if not state.items:
+            return []
+        known = self._blocks.get(key)
+        if known is None or known[0] is not state:
+            if len(self._blocks) >= _MOST_THREADS:
+                self._blocks.clear()
+            made = user(state.text(2 * self.observation_tokens))
+            known = self._blocks[key] = (state, made)
+        return [known[1]]
 
     def total(self, thread: str, messages: Iterable[ThreadMessage]) -> int:
         return sum(self._measured(thread, messages))

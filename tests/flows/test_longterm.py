@@ -11,7 +11,7 @@ import pytest
 
 from mastra_nb.agents import Agent
 from mastra_nb.context import Context
-from mastra_nb.errors import RunSuspended
+from mastra_nb.errors import ModelError, RunSuspended
 from mastra_nb.events import Noted, SpanStarted
 from mastra_nb.memory._attached import Place
 from mastra_nb.memory._facts import Facts
@@ -219,3 +219,19 @@ async def test_facts_are_found_in_the_background(services: Services) -> None:
     await memory.settled()
     await agent.run("who is the user?", thread="other")
     assert "The user is called Ann" in sent(agent)[0]
+
+
+async def test_a_turn_does_not_fail_because_an_embedder_does(services: Services) -> None:
+    memory = LongMemory(None, Facts())
+    assert memory.facts is not None
+    embedder = memory.facts.embedder
+    assert isinstance(embedder, FakeEmbedder)
+    place = _place(services)
+    await memory.facts.options.remember(place, "likes tea", services=services, embedder=embedder)
+    embedder.fail = {len(embedder.calls) + 1: ModelError("the embedder is gone")}
+    agent = talker(memory, services, "Yes.")
+    run = agent.run("do I like tea?")
+    assert await run == "Yes." and "likes tea" in sent(agent)[0]
+    told = [e.data.text for e in run.log.events if isinstance(e.data, Noted)]
+    assert told == ["facts by words only: the embedder is gone"]
+    await memory.settled()
