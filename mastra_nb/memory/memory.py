@@ -27,7 +27,6 @@ from mastra_nb.memory._working import Version, Working, WorkingMemory
 from mastra_nb.memory.archive import export_memory, import_memory
 from mastra_nb.memory.display import overview
 from mastra_nb.memory.threads import Conversation, OnConflict, ThreadList
-from mastra_nb.messages import Message
 from mastra_nb.models import ready, resolve
 from mastra_nb.processors import Processor, Turn, with_stage
 from mastra_nb.services import Services, ambient, store_in_memory
