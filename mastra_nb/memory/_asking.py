@@ -86,6 +86,7 @@ async def ask(
     def begin() -> Run[T]:
         return Run(target, question, codec=target, services=services)
 
+    # A run is a part of the one that it is begun in.
     run = begin() if inside else contextvars.Context().run(begin)
     return await run
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -254,10 +253,8 @@ class ObservationalMemory:
         key = self.key(place)
         if key in self._tasks:
             return
-        # Not a part of the run that starts it: a context of its own.
-        task = asyncio.get_running_loop().create_task(
-            self._in_background(place, model, services), context=contextvars.Context()
-        )
+        work = self._in_background(place, model, services)
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks[key] = task
         task.add_done_callback(lambda _: self._tasks.pop(key, None))
 

@@ -157,16 +157,42 @@ async def test_of_two_that_observe_the_same_one_wins() -> None:
     my = Setting(notes("mine"), notes("yours"), notes("mine"), notes("yours"))
     other = ObservationalMemory(message_tokens=300, keep_last=2)
     await say(my.store, "t", *turns(5))
-    await asyncio.gather(
-        my.observe(),
-        other.observe(my.place, my.model, my.services),
-    )
+    await asyncio.gather(my.observe(), other.observe(my.place, my.model, my.services))
     state = await my.memory.read(my.place)
-    assert state.upto["t"] in (6, 8)
     found = [d.upto["t"] for _, d in await history_of(my.store, my.memory.key(my.place))]
     assert found == sorted({*found}), "a range was noted twice"
     _, raw = await my.before()
     assert len(raw) == 10 - state.upto["t"]
+
+
+async def test_who_is_late_leaves_what_another_has_noted() -> None:
+    my = Setting()
+    rival = Observed(observations=(note("rival"),), upto={"t": 2})
+
+    async def slow(*args: Any, **options: Any) -> Observed:
+        await append(my.store, "t:t/", rival)
+        return await observed(*args, **options)
+
+    observed = my.memory._observed
+    my.memory._observed = slow  # type: ignore[method-assign]
+    my.model.script = [notes("late")]
+    await say(my.store, "t", *turns(5))
+    state = await my.observe()
+    assert [o.text for o in state.items] == ["rival"] and state.upto == {"t": 2}
+    assert await history_of(my.store, "t:t/") == [(1, rival)]
+
+
+async def test_what_is_deleted_meanwhile_is_not_noted() -> None:
+    my = Setting()
+
+    def delete(request: Any) -> str:
+        my.store._messages["t"].pop(1)
+        told = [{"n": n, "text": f"note {n}"} for n in (1, 2)]
+        return msgspec.json.encode({"notes": told}).decode()
+
+    my.model.script = [delete]
+    await say(my.store, "t", *turns(3))
+    assert [o.text for o in (await my.observe()).items] == ["note 2"]
 
 
 async def test_long_notes_are_condensed_and_the_old_ones_kept() -> None:

@@ -452,6 +452,10 @@ async def test_all_of_a_resource_comes_back() -> None:
         await import_memory(there.store, data, attached=theirs)
     await import_memory(there.store, data, attached=theirs, on_conflict="skip")
     assert await export_memory(there.store, "ann", attached=theirs) == out
+    await Conversation(there.store, "one").delete()
+    with pytest.raises(Conflict, match="two"):
+        await import_memory(there.store, data, attached=theirs)
+    assert [t.id for t in await there.store.find_threads()] == ["two"]
     copies = await import_memory(
         there.store, data, attached=theirs, on_conflict="copy", resource="carl"
     )
