@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,7 +14,7 @@ from mastra_nb.embedders import Embedder
 from mastra_nb.errors import ModelError, SchemaError
 from mastra_nb.events import Noted
 from mastra_nb.memory import _notes as log
-from mastra_nb.memory._asking import size, when
+from mastra_nb.memory._asking import is_time, size, when
 from mastra_nb.memory._attached import Attached, Place
 from mastra_nb.memory._fact import Fact, Recalled
 from mastra_nb.memory._facts import Facts, block
@@ -238,9 +237,12 @@ class ObservationsPart(Processor, Attached):
 
 def _docs(data: Any) -> list[Observed | Reflected]:
     try:
-        return msgspec.convert(data, list[Observed | Reflected])
+        docs = msgspec.convert(data, list[Observed | Reflected])
     except msgspec.ValidationError as error:
         raise SchemaError(f"observations do not fit: {error}") from None
+    if not all(is_time(at) for doc in docs for at in (doc.at, *(o.at for o in doc.observations))):
+        raise SchemaError("an observation has no date")
+    return docs
 
 
 def _renumbered(
@@ -458,6 +460,6 @@ def _facts(data: Any) -> list[Fact]:
     for fact in facts:
         if not fact.text.strip() or not 0 <= fact.importance <= 1:
             raise SchemaError(f'fact "{fact.id}" is empty, or its importance is not 0 to 1')
-        if not all(map(math.isfinite, (fact.created, fact.used, fact.gone))):
+        if not all(map(is_time, (fact.created, fact.used, fact.gone))):
             raise SchemaError(f'fact "{fact.id}" has no date')
     return facts

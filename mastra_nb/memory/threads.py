@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
 from mastra_nb import portal
 from mastra_nb.errors import ConfigError, Conflict, MastraError, NotFound, SchemaError
 from mastra_nb.events import Event, MessageAdded, SpanEnded, SpanStarted
+from mastra_nb.memory._asking import is_time
 from mastra_nb.memory._attached import Attached, Place
 from mastra_nb.memory._show import MOST_MESSAGES, Bundle, bundle, conversation, days_ago, table
 from mastra_nb.messages import Message, Role, ToolCall, ToolResult
@@ -20,10 +19,13 @@ from mastra_nb.schema import parse_json
 from mastra_nb.services import Services, ambient
 from mastra_nb.storage import RunRow, Store, Thread, ThreadMessage
 
+if TYPE_CHECKING:
+    from datetime import datetime
+
 FORMAT = "mastra_nb/thread"
 VERSION = 1
 OnConflict = Literal["error", "skip", "copy"]
-Moment = float | datetime
+Moment: TypeAlias = "float | datetime"
 
 _PAGE = 200
 
@@ -436,14 +438,14 @@ def checked(data: Any, attached: Sequence[Attached] = ()) -> ThreadExport:
     whole: ThreadExport = read_export(data, ThreadExport, FORMAT)
     calls: set[str] = set()
     for n, each in enumerate(whole.messages, 1):
-        if not math.isfinite(each.at) or each.at < 0:
+        if not is_time(each.at):
             raise SchemaError(f"message {n} was said at {each.at}", hint="seconds since the epoch")
         for part in each.message.parts:
             if isinstance(part, ToolCall):
                 calls.add(part.id)
             elif isinstance(part, ToolResult) and part.id not in calls:
                 raise SchemaError(f'message {n} is the result of a call "{part.id}" there is not')
-    if not whole.thread.id or not math.isfinite(whole.thread.created):
+    if not whole.thread.id or not is_time(whole.thread.created):
         raise SchemaError("the exported thread has no id or no date")
     for kind in attached:
         if (beside := whole.attached.get(kind.name)) is not None:
@@ -489,7 +491,7 @@ def _exchanges(messages: Sequence[ThreadMessage], wanted: set[int]) -> set[int]:
 
 
 def _moment(at: Moment | None) -> float | None:
-    return at.timestamp() if isinstance(at, datetime) else at
+    return at if at is None or isinstance(at, int | float) else at.timestamp()
 
 
 def _end(*parts: Sequence[ThreadMessage]) -> int:
