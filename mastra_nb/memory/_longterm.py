@@ -30,6 +30,10 @@ from mastra_nb.tools import Tool, ToolLike
 
 # Of a context an answer gets at least this part.
 _ANSWER = 0.25
+# Sizes are estimates.
+_SURE = 0.9
+# What stands around the notes.
+_HEAD = 80
 
 
 class _Seen:
@@ -38,6 +42,9 @@ class _Seen:
     def __init__(self, place: Place, end: int) -> None:
         self.place = place
         self.end = end
+        self.version = 0
+        self.notes: list[Message] = []
+        self.raw: list[Message] = []
         self.given: list[Message] = []
         self.tokens = 0
         self.model: Model | None = None
@@ -61,30 +68,35 @@ class ObservationsPart(Processor, Attached):
 
     async def _give(self, turn: Turn, seen: _Seen, version: int) -> None:
         notes, raw = await self.options.before(seen.place, version, seen.end)
-        old = {id(m) for m in seen.given}
-        seen.given = [*notes, *(m.message for m in raw)]
+        seen.version, seen.notes, seen.raw = version, notes, [m.message for m in raw]
         seen.tokens = self.options.total(seen.place.thread, raw)
+        self._put(turn, seen)
+
+    def _put(self, turn: Turn, seen: _Seen) -> None:
+        """What the turn was given before makes room for what it is given now."""
+        old = {id(m) for m in seen.given}
+        seen.given = [*seen.notes, *seen.raw]
         turn.history = [*seen.given, *(m for m in turn.history if id(m) not in old)]
 
     async def process_input_step(self, step: Step, turn: Turn, ctx: Context) -> None:
         seen = self._seen.get(turn)
         if seen is None:
             return
-        model = step.model if not isinstance(step.model, str) else resolve(step.model)
         if seen.model is None:
-            seen.model = (
-                ready(resolve(step.model), ctx.services) if model is not step.model else model
-            )
-        room = _room(model, step)
+            model = resolve(step.model)
+            # Of the plan it is ready already; one that was set by a name is not.
+            seen.model = model if model is step.model else ready(model, ctx.services)
+        room = _room(seen.model, step)
         if step.index or room is None or sum(map(size, step.messages)) <= room:
             return
-        before = [*seen.given]
+        before = seen.given
         version = await ctx.value("observations:now", lambda: self._now(seen, ctx))
         await self._give(turn, seen, version)
         rest = sum(map(size, step.messages)) - sum(map(size, before))
-        if left := self._fit(seen, room - rest):
-            turn.history = [m for m in turn.history if all(m is not x for x in left)]
-            text = f"{len(left)} old messages do not fit into {model.name} and were not noted"
+        left = await self._fit(seen, room - rest)
+        self._put(turn, seen)
+        if left:
+            text = f"{left} old messages do not fit into {seen.model.name} and were not noted"
             ctx.emit(Noted(level="warning", text=text))
         step.messages = _replaced(step.messages, before, seen.given)
 
@@ -94,27 +106,32 @@ class ObservationsPart(Processor, Attached):
         assert seen.model is not None
         try:
             await self.options.observe(
-                seen.place, self._model(seen.model, ctx.services), ctx.services, inside=True
+                seen.place,
+                self._model(seen.model, ctx.services),
+                ctx.services,
+                inside=True,
+                end=seen.end,
+                room=seen.model.profile.context,
             )
         except Exception as error:
-            # Without notes it may do, without old messages.
-            ctx.emit(Noted(level="warning", text=f"the messages were not noted: {error}"))
+            # Without notes the turn may do: `_fit` leaves old messages out.
+            ctx.emit(Noted(level="warning", text=f"old messages were not noted: {error}"))
         return await self.options.begin(seen.place)
 
-    def _fit(self, seen: _Seen, room: int) -> list[Message]:
-        """Take the oldest messages away until the rest fits; returns them."""
-        sizes = [size(m) for m in seen.given]
-        total, gone = sum(sizes), 0
-        notes = 1 if seen.given and seen.given[0].text.startswith("<observations>") else 0
-        body = seen.given[notes:]
-        for place in cuts(body):
-            if total - sum(sizes[notes : notes + place]) <= room:
-                gone = place
-                break
-        else:
-            gone = len(body)
-        seen.given = [*seen.given[:notes], *body[gone:]]
-        return body[:gone]
+    async def _fit(self, seen: _Seen, room: int) -> int:
+        """Shorten the notes, and take the oldest messages away, until the rest fits; returns how
+        many messages.
+        """
+        notes, sizes = sum(map(size, seen.notes)), [size(m) for m in seen.raw]
+        if notes + sum(sizes) <= room:
+            return 0
+        if notes > room // 2:
+            seen.notes = await self.options.shorter(seen.place, seen.version, room // 2 - _HEAD)
+            notes = sum(map(size, seen.notes))
+        places = [i for i in cuts(seen.raw) if notes + sum(sizes[i:]) <= room]
+        gone = places[0] if places else len(seen.raw)
+        seen.raw = seen.raw[gone:]
+        return gone
 
     def _model(self, own: Model, services: Services) -> Model:
         if self.options.model is None:
@@ -127,9 +144,10 @@ class ObservationsPart(Processor, Attached):
         if seen is None or seen.model is None or not turn.kept:
             return
         tokens = seen.tokens + sum(size(m) for _, m in turn.kept)
-        if self.options.is_due(seen.place.thread, tokens, seen.model):
+        room = seen.model.profile.context
+        if self.options.is_due(seen.place.thread, tokens, room):
             model = self._model(seen.model, ctx.services)
-            self.options.start(seen.place, model, ctx.services)
+            self.options.start(seen.place, model, ctx.services, room)
 
     # What happens to a thread
 
@@ -150,12 +168,7 @@ class ObservationsPart(Processor, Attached):
         )
 
     async def cloned(self, place: Place, to: Place, upto: int) -> None:
-        state = log.Observations()
-        for _, doc in await log.history_of(place.store, self._key(place)):
-            following = state.with_(doc)
-            if following.upto.get(place.thread, 0) > upto:
-                break
-            state = following
+        state = await log.as_of(place.store, self._key(place), place.thread, upto)
         covered = state.upto.get(place.thread, 0)
         if not covered:
             return
@@ -273,7 +286,7 @@ def _room(model: Model, step: Step) -> int | None:
     if context is None:
         return None
     asked = step.settings.max_tokens or model.profile.max_output or int(context * _ANSWER)
-    return context - min(asked, context // 2)
+    return int((context - min(asked, context // 2)) * _SURE)
 
 
 def _replaced(

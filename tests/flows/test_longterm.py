@@ -69,8 +69,10 @@ class LongMemory(Memory):
 
 def noted(request: ModelRequest) -> str:
     """An observer that notes the first words of each message."""
-    told = msgspec.json.decode(request.messages[-1].text)["messages"]
-    notes = [{"n": m["n"], "text": f"noted {m['said'][0][:8]}"} for m in told if m["said"]]
+    told = msgspec.json.decode(request.messages[-1].text)
+    said = [(m["n"], m["said"][0]) for m in told.get("messages", []) if m["said"]]
+    notes = [{"n": n, "text": f"noted {text[:8]}"} for n, text in said]
+    notes += [{"n": n["n"], "text": n["text"][6:]} for n in told.get("notes", [])]
     return msgspec.json.encode({"notes": notes}).decode()
 
 
@@ -194,6 +196,26 @@ async def test_what_cannot_be_noted_and_does_not_fit_is_left_out_and_said(
         told += [e.data.text for e in run.log.events if isinstance(e.data, Noted)]
     assert any("do not fit" in t for t in told)
     assert sent(agent)[-1].startswith("q11") and sent(agent)[-2].startswith("a ")
+
+
+@pytest.mark.parametrize("context", [600, 1000, 3000])
+@pytest.mark.parametrize("long_notes", [False, True])
+async def test_what_is_sent_always_fits(services: Services, context: int, long_notes: bool) -> None:
+    def many(request: ModelRequest) -> str:
+        told = msgspec.json.decode(request.messages[-1].text).get("messages", [])
+        notes = [{"n": m["n"], "text": f"{m['n']} {LONG[:150]}"} for m in told]
+        return msgspec.json.encode({"notes": notes}).decode()
+
+    observer = ScriptedModel(many if long_notes else noted, repeat=True)
+    memory = LongMemory(observing(observer, message_tokens=10_000, keep_last=50))
+    agent = talker(memory, services, *[f"a {LONG}"] * 30, profile=Profile(context=context))
+    for i in range(30):
+        await agent.run(f"q{i} {LONG}")
+        if i % 3:
+            await memory.settled()
+        assert sum(len(t) // 4 + 4 for t in sent(agent)) <= context, i
+        assert sent(agent)[-1].startswith(f"q{i} ")
+    await memory.settled()
 
 
 async def test_facts_are_told_and_used(services: Services) -> None:

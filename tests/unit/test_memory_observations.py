@@ -134,11 +134,11 @@ async def test_a_failure_is_not_repeated_with_every_turn() -> None:
     my = Setting(OSError("gone"), notes("a", n=99), notes("b"))
     await say(my.store, "t", *turns(5))
     total = my.memory.total("t", await my.store.read_messages("t"))
-    assert my.memory.is_due("t", total, my.model)
+    assert my.memory.is_due("t", total, None)
     with pytest.raises(OSError, match="gone"):
         await my.observe()
-    assert not my.memory.is_due("t", total, my.model)
-    assert my.memory.is_due("t", total + 100, my.model)
+    assert not my.memory.is_due("t", total, None)
+    assert my.memory.is_due("t", total + 100, None)
     state = await my.observe()
     # A number of no message counts as the last.
     assert state.items[0].pos == 4
@@ -261,6 +261,16 @@ async def test_notes_of_another_thread_of_that_name_hide_nothing() -> None:
     assert await my.before() == ("", ["new", "yes"])
 
 
+async def test_a_turn_that_began_before_others_sees_what_is_noted_up_to_it() -> None:
+    my = Setting()
+    await say(my.store, "t", *turns(4))
+    for upto in (2, 6):
+        await append(my.store, "t:t/", Observed(observations=(note(f"n{upto}"),), upto={"t": upto}))
+    block, raw = await my.memory.before(my.place, await my.memory.begin(my.place), 4)
+    assert "n2" in block[0].text and "n6" not in block[0].text
+    assert [m.pos for m in raw] == [3, 4]
+
+
 async def test_a_log_without_its_beginning_counts_as_none() -> None:
     store = MemoryStore()
     for n in (1, 2, 3):
@@ -285,15 +295,20 @@ async def test_a_resource_shares_its_notes_and_nobody_does_not() -> None:
 
 
 async def test_a_small_model_is_observed_sooner() -> None:
-    my = Setting(profile=Profile(context=300))
-    assert my.memory.is_due("t", 101, my.model) and not my.memory.is_due("t", 100, my.model)
+    my = Setting(*[notes("a")] * 5, keep_last=50)
+    assert my.memory.is_due("t", 101, 300) and not my.memory.is_due("t", 100, 300)
+    await say(my.store, "t", *turns(5))
+    # The reader's context, or the observer's own: the smaller one counts.
+    my.model.profile = Profile(context=900)
+    state = await my.memory.observe(my.place, my.model, my.services, room=600)
+    assert state.upto == {"t": 9} and my.memory.most_notes(600) == 150
 
 
 async def test_one_observer_at_a_time_and_nobody_waits() -> None:
     my = Setting(notes("a"), notes("b"))
     await say(my.store, "t", *turns(3))
-    my.memory.start(my.place, my.model, my.services)
-    my.memory.start(my.place, my.model, my.services)
+    my.memory.start(my.place, my.model, my.services, None)
+    my.memory.start(my.place, my.model, my.services, None)
     assert (await my.before())[0] == ""
     await my.memory.settled()
     assert len(my.model.requests) == 1 and (await my.before())[0]
