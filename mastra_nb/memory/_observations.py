@@ -298,8 +298,8 @@ class ObservationalMemory:
         end: int | None = None,
     ) -> Observations:
         """Turn what is old into notes now, up to the position `end`. Raises what the model raises;
-        what was noted before that is kept. `room` is the context of the model that is to read them, in tokens; `inside`
-        makes the calls a part of the run that waits for them.
+        what was noted before that is kept. `room` is the context of the model that is to read
+        them, in tokens; `inside` makes the calls a part of the run that waits for them.
         """
         docs, thread, key = place.store, place.thread, self.key(place)
         room = smaller(room, model.profile.context)

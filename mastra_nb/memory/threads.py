@@ -60,6 +60,23 @@ class ThreadList(tuple[Thread, ...]):
         return bundle(f"{len(self)} threads", table(head, rows))
 
 
+async def list_threads(
+    store: Store,
+    *,
+    resource: str | None = None,
+    meta: Mapping[str, Any] | None = None,
+    limit: int = 100,
+    offset: int = 0,
+    services: Services | None = None,
+) -> ThreadList:
+    """Last updated first; `meta` is a filter: {"topic": "boats", "year": {"$gte": 2020}}."""
+    found = ThreadList(
+        await store.find_threads(resource=resource, meta=meta, limit=limit, offset=offset)
+    )
+    found.now = (services or ambient()).now()
+    return found
+
+
 class Conversation:
     """A thread by its id; nothing is read before it is asked for.
 
