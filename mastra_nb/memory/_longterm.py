@@ -20,7 +20,7 @@ from mastra_nb.memory._fact import Fact, Recalled
 from mastra_nb.memory._facts import Facts, block
 from mastra_nb.memory._notes import Observed, Reflected
 from mastra_nb.memory._observations import ObservationalMemory, cuts
-from mastra_nb.memory._show import table
+from mastra_nb.memory._show import counted, table
 from mastra_nb.messages import Message, user
 from mastra_nb.models import Model, ready, resolve
 from mastra_nb.processors import Processor, Step, Turn
@@ -244,7 +244,7 @@ class ObservationsPart(Processor, Attached):
         state = await self.options.read(place)
         ranked = sorted(state.items, key=lambda o: o.at, reverse=True)
         rows = [(when(o.at), o.priority, o.text, f"{o.thread} · {o.pos}") for o in ranked]
-        line = f"{len(rows)} observations · version {state.version} · about {state.tokens:,} tokens"
+        line = f"{counted(len(rows), 'observation')} · version {state.version} · about {state.tokens:,} tokens"
         return line, table(("when (UTC)", "priority", "observation", "from"), rows)
 
 
@@ -459,7 +459,7 @@ class FactsPart(Processor, Attached):
         found = await self.options.all(
             Place(store, "", resource), services=clock, embedder=self.embedder
         )
-        return f"{len(found)} facts", found.markdown()
+        return counted(len(found), "fact"), found.markdown()
 
 
 _CLOCK = Services()

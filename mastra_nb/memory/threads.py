@@ -13,7 +13,15 @@ from mastra_nb.errors import ConfigError, Conflict, MastraError, NotFound, Schem
 from mastra_nb.events import Event, MessageAdded, SpanEnded, SpanStarted
 from mastra_nb.memory._asking import is_time
 from mastra_nb.memory._attached import Attached, Place
-from mastra_nb.memory._show import MOST_MESSAGES, Bundle, bundle, conversation, days_ago, table
+from mastra_nb.memory._show import (
+    MOST_MESSAGES,
+    Bundle,
+    bundle,
+    conversation,
+    counted,
+    days_ago,
+    table,
+)
 from mastra_nb.messages import Message, Role, ToolCall, ToolResult
 from mastra_nb.schema import parse_json
 from mastra_nb.services import Services, ambient
@@ -37,7 +45,7 @@ class Messages(tuple[ThreadMessage, ...]):
         half = MOST_MESSAGES // 2
         first, last = (self, ()) if len(self) <= MOST_MESSAGES else (self[:half], self[-half:])
         left = len(self) - len(first) - len(last)
-        return bundle(f"{len(self)} messages", conversation(first, last, left))
+        return bundle(counted(len(self), "message"), conversation(first, last, left))
 
 
 class ThreadList(tuple[Thread, ...]):
@@ -57,7 +65,7 @@ class ThreadList(tuple[Thread, ...]):
             for t in self
         ]
         head = ("thread", "title", "resource", "updated", "created")
-        return bundle(f"{len(self)} threads", table(head, rows))
+        return bundle(counted(len(self), "thread"), table(head, rows))
 
 
 async def list_threads(
@@ -108,7 +116,7 @@ class Conversation:
         except MastraError as error:
             return bundle(f"{self.id}: {error.message}", "")
         left = last[0].pos - _end(first) - 1 if last else 0
-        about = (thread.title or thread.id, thread.resource, f"{_end(first, last)} messages")
+        about = (thread.title or thread.id, thread.resource, counted(_end(first, last), "message"))
         shown = conversation(first, last, left)
         return bundle(" · ".join(filter(None, about)), shown)
 

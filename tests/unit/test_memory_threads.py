@@ -507,7 +507,7 @@ async def test_a_conversation_shows_itself(store: Store) -> None:
     assert text.startswith("**Trip · ann · 7 messages**\n\n**🧑 user**\n\nq0\n\n**🤖 assistant**")
     assert "<details><summary>🔧 <code>f</code>(" in text and " · ✗ failed</summary>" in text
     assert " · no result</summary>" in text and "📎 image/png · 3 bytes" in text
-    assert (await t.messages(last=1))._repr_mimebundle_()["text/plain"] == "1 messages"
+    assert (await t.messages(last=1))._repr_mimebundle_()["text/plain"] == "1 message"
     assert "no thread" in Conversation(store, "none")._repr_mimebundle_()["text/plain"]
     assert repr(t) == '<Conversation "t">'
 
@@ -552,7 +552,7 @@ async def test_a_memory_shows_itself() -> None:
     await append(my.store, "r:ann/", noted(1, 2, "last"))
     shown = await overview(my.store, "ann", my.parts(shared=True), now=my.services.now())
     line, text = shown["text/plain"], shown["text/markdown"]
-    assert line.startswith("memory of ann · more than 20 threads · 1 facts · 1 observations · vers")
+    assert line.startswith("memory of ann · more than 20 threads · 1 fact · 1 observation · vers")
     assert "bob" not in text and "| last | Trip | ann | 6 | now |" in text
     assert "████░░░░ 0.50" in text and "note 1" in text
     assert not active(html(text)) and "<b>" not in text
