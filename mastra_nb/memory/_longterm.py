@@ -244,7 +244,8 @@ class ObservationsPart(Processor, Attached):
         state = await self.options.read(place)
         ranked = sorted(state.items, key=lambda o: o.at, reverse=True)
         rows = [(when(o.at), o.priority, o.text, f"{o.thread} · {o.pos}") for o in ranked]
-        line = f"{counted(len(rows), 'observation')} · version {state.version} · about {state.tokens:,} tokens"
+        about = (f"version {state.version}", f"about {state.tokens:,} tokens")
+        line = " · ".join((counted(len(rows), "observation"), *about))
         return line, table(("when (UTC)", "priority", "observation", "from"), rows)
 
 
