@@ -43,6 +43,7 @@ class _Seen:
         self.place = place
         self.end = end
         self.version = 0
+        self.first = end + 1
         self.notes: list[Message] = []
         self.raw: list[Message] = []
         self.given: list[Message] = []
@@ -59,17 +60,21 @@ class ObservationsPart(Processor, Attached):
         self.options = options
         self._seen: WeakKeyDictionary[Turn, _Seen] = WeakKeyDictionary()
 
-    async def prepare(self, turn: Turn, ctx: Context, place: Place, end: int) -> None:
-        """`end` is the last position of the thread when the turn began."""
+    async def prepare(self, turn: Turn, ctx: Context, place: Place, end: int) -> int:
+        """`end` is the last position of the thread when the turn began; returns the first one
+        whose message the turn was given as it is.
+        """
         # A resumed run goes on with the notes it began with, whatever was noted since.
         version = await ctx.value("observations", lambda: self.options.begin(place))
         seen = self._seen[turn] = _Seen(place, end)
         await self._give(turn, seen, version)
+        return seen.first
 
     async def _give(self, turn: Turn, seen: _Seen, version: int) -> None:
         notes, raw = await self.options.before(seen.place, version, seen.end)
         seen.version, seen.notes, seen.raw = version, notes, [m.message for m in raw]
         seen.tokens = self.options.total(seen.place.thread, raw)
+        seen.first = raw[0].pos if raw else seen.end + 1
         self._put(turn, seen)
 
     def _put(self, turn: Turn, seen: _Seen) -> None:

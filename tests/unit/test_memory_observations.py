@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mastra_nb.context import Context
 from mastra_nb.errors import ConfigError, ModelError
 from mastra_nb.events import Event, MessageAdded
 from mastra_nb.memory._asking import size
@@ -27,7 +29,7 @@ from mastra_nb.memory._notes import (
 )
 from mastra_nb.memory._observations import ObservationalMemory, chunk, cuts, tail
 from mastra_nb.messages import Message, ToolCall, ToolResult, assistant, user
-from mastra_nb.models import Profile
+from mastra_nb.models import ModelRequest, Profile, Reply
 from mastra_nb.services import Services
 from mastra_nb.storage import RunRow
 from mastra_nb.stores.memory import MemoryStore
@@ -81,6 +83,18 @@ class Setting:
         version = await self.memory.begin(self.place)
         block, raw = await self.memory.before(self.place, version, found[0].pos if found else 0)
         return block[0].text if block else "", [m.message.text for m in raw]
+
+
+class Meanwhile(ScriptedModel):
+    """Something happens while it is asked."""
+
+    def __init__(self, *script: Any, act: Callable[[], Awaitable[Any]]) -> None:
+        super().__init__(*script)
+        self.act = act
+
+    async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
+        await self.act()
+        return await super().invoke(request, ctx)
 
 
 async def test_old_messages_become_notes_and_new_ones_stay() -> None:
@@ -168,14 +182,7 @@ async def test_of_two_that_observe_the_same_one_wins() -> None:
 async def test_who_is_late_leaves_what_another_has_noted() -> None:
     my = Setting()
     rival = Observed(observations=(note("rival"),), upto={"t": 2})
-
-    async def slow(*args: Any, **options: Any) -> Observed:
-        await append(my.store, "t:t/", rival)
-        return await observed(*args, **options)
-
-    observed = my.memory._observed
-    my.memory._observed = slow  # type: ignore[method-assign]
-    my.model.script = [notes("late")]
+    my.model = Meanwhile(notes("late"), act=lambda: append(my.store, "t:t/", rival))
     await say(my.store, "t", *turns(5))
     state = await my.observe()
     assert [o.text for o in state.items] == ["rival"] and state.upto == {"t": 2}
@@ -184,13 +191,9 @@ async def test_who_is_late_leaves_what_another_has_noted() -> None:
 
 async def test_what_is_deleted_meanwhile_is_not_noted() -> None:
     my = Setting()
-
-    def delete(request: Any) -> str:
-        my.store._messages["t"].pop(1)
-        told = [{"n": n, "text": f"note {n}"} for n in (1, 2)]
-        return msgspec.json.encode({"notes": told}).decode()
-
-    my.model.script = [delete]
+    told = msgspec.json.encode({"notes": [{"n": n, "text": f"note {n}"} for n in (1, 2)]})
+    act = lambda: my.store.delete_messages("t", [1])  # noqa: E731
+    my.model = Meanwhile(told.decode(), act=act)
     await say(my.store, "t", *turns(3))
     assert [o.text for o in (await my.observe()).items] == ["note 2"]
 
@@ -243,12 +246,7 @@ async def test_notes_are_data() -> None:
 
 async def test_a_deleted_thread_leaves_no_notes_behind() -> None:
     my = Setting()
-
-    def delete(request: Any) -> str:
-        my.store._threads.pop("t")
-        return notes("late")
-
-    my.model.script = [delete]
+    my.model = Meanwhile(notes("late"), act=lambda: my.store.delete_thread("t"))
     await say(my.store, "t", *turns(3))
     await my.observe()
     assert await my.store.find(KIND) == []
