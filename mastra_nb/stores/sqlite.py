@@ -255,6 +255,22 @@ class SQLiteStore:
 
         return await self._write(work)
 
+    async def claim_thread(self, thread: str, resource: str) -> Thread:
+        rules.check_names(thread, resource)
+
+        def work(db: apsw.Connection) -> Thread:
+            now = time.time()
+            db.execute(
+                """INSERT INTO thread (id, resource, title, meta, created, updated, last)
+                VALUES (?, ?, '', '{}', ?, ?, 0)
+                ON CONFLICT (id) DO UPDATE SET resource = excluded.resource
+                WHERE thread.resource = '' AND thread.last = 0""",
+                (thread, resource, now, now),
+            ).fetchall()
+            return rows.to_thread(db.execute(f"{rows.THREAD} WHERE id = ?", (thread,)).fetchone())
+
+        return await self._write(work)
+
     async def get_thread(self, thread: str) -> Thread | None:
         def work(db: apsw.Connection) -> Thread | None:
             row = db.execute(f"{rows.THREAD} WHERE id = ?", (thread,)).fetchone()
