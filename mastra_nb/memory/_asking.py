@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextvars
+import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
@@ -38,6 +38,7 @@ DATA = (
 _BYTES_A_TOKEN = 4
 _A_MEDIUM = 1000
 _LONGEST_PART = 4000
+_YEAR_10000 = 253_402_300_800
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +87,7 @@ async def ask(
     def begin() -> Run[T]:
         return Run(target, question, codec=target, services=services)
 
+    # A run is a part of the one that it is begun in.
     run = begin() if inside else contextvars.Context().run(begin)
     return await run
 
@@ -120,7 +122,13 @@ def told(messages: Sequence[ThreadMessage]) -> list[dict[str, Any]]:
 
 
 def when(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}"
+    """In UTC."""
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))
+
+
+def is_time(at: float) -> bool:
+    """Whether it is a moment of the years 1970 to 9999."""
+    return 0 <= at < _YEAR_10000
 
 
 def _said(message: Message) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from mastra_nb.memory._asking import when
-from mastra_nb.memory._show import Bundle, bar, bundle, table
+from mastra_nb.memory._show import Bundle, bar, bundle, counted, table
 
 DAY = 86_400.0
 
@@ -88,7 +88,7 @@ class FactList(tuple[Fact, ...]):
     half_life: float = 1.0
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
-        return bundle(f"{len(self)} facts", self.markdown())
+        return bundle(counted(len(self), "fact"), self.markdown())
 
     def markdown(self) -> str:
         rows = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,13 +14,13 @@ from mastra_nb.embedders import Embedder
 from mastra_nb.errors import ModelError, SchemaError
 from mastra_nb.events import Noted
 from mastra_nb.memory import _notes as log
-from mastra_nb.memory._asking import size, when
+from mastra_nb.memory._asking import is_time, size, when
 from mastra_nb.memory._attached import Attached, Place
 from mastra_nb.memory._fact import Fact, Recalled
 from mastra_nb.memory._facts import Facts, block
 from mastra_nb.memory._notes import Observed, Reflected
 from mastra_nb.memory._observations import ObservationalMemory, cuts
-from mastra_nb.memory._show import table
+from mastra_nb.memory._show import counted, table
 from mastra_nb.messages import Message, user
 from mastra_nb.models import Model, ready, resolve
 from mastra_nb.processors import Processor, Step, Turn
@@ -31,6 +30,10 @@ from mastra_nb.tools import Tool, ToolLike
 
 # Of a context an answer gets at least this part.
 _ANSWER = 0.25
+# Sizes are estimates.
+_SURE = 0.9
+# What stands around the notes.
+_HEAD = 80
 
 
 class _Seen:
@@ -39,6 +42,10 @@ class _Seen:
     def __init__(self, place: Place, end: int) -> None:
         self.place = place
         self.end = end
+        self.version = 0
+        self.first = end + 1
+        self.notes: list[Message] = []
+        self.raw: list[Message] = []
         self.given: list[Message] = []
         self.tokens = 0
         self.model: Model | None = None
@@ -53,39 +60,48 @@ class ObservationsPart(Processor, Attached):
         self.options = options
         self._seen: WeakKeyDictionary[Turn, _Seen] = WeakKeyDictionary()
 
-    async def prepare(self, turn: Turn, ctx: Context, place: Place, end: int) -> None:
-        """`end` is the last position of the thread when the turn began."""
+    async def prepare(self, turn: Turn, ctx: Context, place: Place, end: int) -> int:
+        """`end` is the last position of the thread when the turn began; returns the first one
+        whose message the turn was given as it is.
+        """
         # A resumed run goes on with the notes it began with, whatever was noted since.
         version = await ctx.value("observations", lambda: self.options.begin(place))
         seen = self._seen[turn] = _Seen(place, end)
         await self._give(turn, seen, version)
+        return seen.first
 
     async def _give(self, turn: Turn, seen: _Seen, version: int) -> None:
         notes, raw = await self.options.before(seen.place, version, seen.end)
-        old = {id(m) for m in seen.given}
-        seen.given = [*notes, *(m.message for m in raw)]
+        seen.version, seen.notes, seen.raw = version, notes, [m.message for m in raw]
         seen.tokens = self.options.total(seen.place.thread, raw)
+        seen.first = raw[0].pos if raw else seen.end + 1
+        self._put(turn, seen)
+
+    def _put(self, turn: Turn, seen: _Seen) -> None:
+        """What the turn was given before makes room for what it is given now."""
+        old = {id(m) for m in seen.given}
+        seen.given = [*seen.notes, *seen.raw]
         turn.history = [*seen.given, *(m for m in turn.history if id(m) not in old)]
 
     async def process_input_step(self, step: Step, turn: Turn, ctx: Context) -> None:
         seen = self._seen.get(turn)
         if seen is None:
             return
-        model = step.model if not isinstance(step.model, str) else resolve(step.model)
         if seen.model is None:
-            seen.model = (
-                ready(resolve(step.model), ctx.services) if model is not step.model else model
-            )
-        room = _room(model, step)
+            model = resolve(step.model)
+            # Of the plan it is ready already; one that was set by a name is not.
+            seen.model = model if model is step.model else ready(model, ctx.services)
+        room = _room(seen.model, step)
         if step.index or room is None or sum(map(size, step.messages)) <= room:
             return
-        before = [*seen.given]
+        before = seen.given
         version = await ctx.value("observations:now", lambda: self._now(seen, ctx))
         await self._give(turn, seen, version)
         rest = sum(map(size, step.messages)) - sum(map(size, before))
-        if left := self._fit(seen, room - rest):
-            turn.history = [m for m in turn.history if all(m is not x for x in left)]
-            text = f"{len(left)} old messages do not fit into {model.name} and were not noted"
+        left = await self._fit(seen, room - rest)
+        self._put(turn, seen)
+        if left:
+            text = f"{left} old messages do not fit into {seen.model.name} and were not noted"
             ctx.emit(Noted(level="warning", text=text))
         step.messages = _replaced(step.messages, before, seen.given)
 
@@ -95,27 +111,32 @@ class ObservationsPart(Processor, Attached):
         assert seen.model is not None
         try:
             await self.options.observe(
-                seen.place, self._model(seen.model, ctx.services), ctx.services, inside=True
+                seen.place,
+                self._model(seen.model, ctx.services),
+                ctx.services,
+                inside=True,
+                end=seen.end,
+                room=seen.model.profile.context,
             )
         except Exception as error:
-            # Without notes it may do, without old messages.
-            ctx.emit(Noted(level="warning", text=f"the messages were not noted: {error}"))
+            # Without notes the turn may do: `_fit` leaves old messages out.
+            ctx.emit(Noted(level="warning", text=f"old messages were not noted: {error}"))
         return await self.options.begin(seen.place)
 
-    def _fit(self, seen: _Seen, room: int) -> list[Message]:
-        """Take the oldest messages away until the rest fits; returns them."""
-        sizes = [size(m) for m in seen.given]
-        total, gone = sum(sizes), 0
-        notes = 1 if seen.given and seen.given[0].text.startswith("<observations>") else 0
-        body = seen.given[notes:]
-        for place in cuts(body):
-            if total - sum(sizes[notes : notes + place]) <= room:
-                gone = place
-                break
-        else:
-            gone = len(body)
-        seen.given = [*seen.given[:notes], *body[gone:]]
-        return body[:gone]
+    async def _fit(self, seen: _Seen, room: int) -> int:
+        """Shorten the notes, and take the oldest messages away, until the rest fits; returns how
+        many messages.
+        """
+        notes, sizes = sum(map(size, seen.notes)), [size(m) for m in seen.raw]
+        if notes + sum(sizes) <= room:
+            return 0
+        if notes > room // 2:
+            seen.notes = await self.options.shorter(seen.place, seen.version, room // 2 - _HEAD)
+            notes = sum(map(size, seen.notes))
+        places = [i for i in cuts(seen.raw) if notes + sum(sizes[i:]) <= room]
+        gone = places[0] if places else len(seen.raw)
+        seen.raw = seen.raw[gone:]
+        return gone
 
     def _model(self, own: Model, services: Services) -> Model:
         if self.options.model is None:
@@ -128,9 +149,10 @@ class ObservationsPart(Processor, Attached):
         if seen is None or seen.model is None or not turn.kept:
             return
         tokens = seen.tokens + sum(size(m) for _, m in turn.kept)
-        if self.options.is_due(seen.place.thread, tokens, seen.model):
+        room = seen.model.profile.context
+        if self.options.is_due(seen.place.thread, tokens, room):
             model = self._model(seen.model, ctx.services)
-            self.options.start(seen.place, model, ctx.services)
+            self.options.start(seen.place, model, ctx.services, room)
 
     # What happens to a thread
 
@@ -151,12 +173,7 @@ class ObservationsPart(Processor, Attached):
         )
 
     async def cloned(self, place: Place, to: Place, upto: int) -> None:
-        state = log.Observations()
-        for _, doc in await log.history_of(place.store, self._key(place)):
-            following = state.with_(doc)
-            if following.upto.get(place.thread, 0) > upto:
-                break
-            state = following
+        state = await log.as_of(place.store, self._key(place), place.thread, upto)
         covered = state.upto.get(place.thread, 0)
         if not covered:
             return
@@ -232,15 +249,19 @@ class ObservationsPart(Processor, Attached):
         state = await self.options.read(place)
         ranked = sorted(state.items, key=lambda o: o.at, reverse=True)
         rows = [(when(o.at), o.priority, o.text, f"{o.thread} · {o.pos}") for o in ranked]
-        line = f"{len(rows)} observations · version {state.version} · about {state.tokens:,} tokens"
+        about = (f"version {state.version}", f"about {state.tokens:,} tokens")
+        line = " · ".join((counted(len(rows), "observation"), *about))
         return line, table(("when (UTC)", "priority", "observation", "from"), rows)
 
 
 def _docs(data: Any) -> list[Observed | Reflected]:
     try:
-        return msgspec.convert(data, list[Observed | Reflected])
+        docs = msgspec.convert(data, list[Observed | Reflected])
     except msgspec.ValidationError as error:
         raise SchemaError(f"observations do not fit: {error}") from None
+    if not all(is_time(at) for doc in docs for at in (doc.at, *(o.at for o in doc.observations))):
+        raise SchemaError("an observation has no date")
+    return docs
 
 
 def _renumbered(
@@ -271,7 +292,7 @@ def _room(model: Model, step: Step) -> int | None:
     if context is None:
         return None
     asked = step.settings.max_tokens or model.profile.max_output or int(context * _ANSWER)
-    return context - min(asked, context // 2)
+    return int((context - min(asked, context // 2)) * _SURE)
 
 
 def _replaced(
@@ -444,7 +465,7 @@ class FactsPart(Processor, Attached):
         found = await self.options.all(
             Place(store, "", resource), services=clock, embedder=self.embedder
         )
-        return f"{len(found)} facts", found.markdown()
+        return counted(len(found), "fact"), found.markdown()
 
 
 _CLOCK = Services()
@@ -458,6 +479,6 @@ def _facts(data: Any) -> list[Fact]:
     for fact in facts:
         if not fact.text.strip() or not 0 <= fact.importance <= 1:
             raise SchemaError(f'fact "{fact.id}" is empty, or its importance is not 0 to 1')
-        if not all(map(math.isfinite, (fact.created, fact.used, fact.gone))):
+        if not all(map(is_time, (fact.created, fact.used, fact.gone))):
             raise SchemaError(f'fact "{fact.id}" has no date')
     return facts

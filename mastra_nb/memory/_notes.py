@@ -174,6 +174,17 @@ async def history_of(docs: Docs, key: str) -> list[tuple[int, Observed | Reflect
     ]
 
 
+async def as_of(docs: Docs, key: str, thread: str, upto: int) -> Observations:
+    """The newest version that covers nothing of the thread after that position."""
+    state = Observations()
+    for _, doc in await history_of(docs, key):
+        following = state.with_(doc)
+        if following.upto.get(thread, 0) > upto:
+            break
+        state = following
+    return state
+
+
 async def drop(docs: Docs, key: str) -> int:
     """The newest first: what is left when this is cut off is still whole."""
     found = await docs.find(KIND, prefix=key, limit=_ALL, reverse=True)

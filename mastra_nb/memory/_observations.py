@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from mastra_nb.memory._notes import (
     Observed,
     Priority,
     Reflected,
+    as_of,
     forget_thread,
     log_key,
     read,
@@ -204,14 +204,19 @@ class ObservationalMemory:
         of notes (none, or one message), and the messages they do not cover.
         """
         state = await self.read(place, version) if version else Observations()
+        if state.upto.get(place.thread, 0) > end:
+            # Another turn was faster; or they are of a thread of that name that was deleted.
+            state = await as_of(place.store, self.key(place), place.thread, end)
         upto = state.upto.get(place.thread, 0)
-        if upto > end:
-            # Notes of another thread of that name, which was deleted.
-            state, upto = Observations(), 0
         found = await place.store.read_messages(place.thread, after=upto, upto=end) if end else []
         # The first may be the results of calls that are gone.
         first = next((i for i in cuts([m.message for m in found])), len(found))
         return self._block(self.key(place), state), found[first:]
+
+    async def shorter(self, place: Place, version: int, tokens: int) -> list[Message]:
+        """The block of that version, with the notes that so many tokens hold."""
+        state = await self.read(place, version)
+        return [user(state.text(tokens))] if state.items else []
 
     def _block(self, key: str, state: Observations) -> list[Message]:
         if not state.items:
@@ -236,30 +241,31 @@ class ObservationalMemory:
         self._sizes[thread] = {**known, **out} if len(known) < _MOST_SIZES else dict(out)
         return [*out.values()]
 
-    def limit(self, model: Model) -> int:
-        """`message_tokens`, or what a smaller model has room for."""
-        room = model.profile.context
+    def limit(self, room: int | None) -> int:
+        """`message_tokens`, or what a model with so small a context has room for."""
         return self.message_tokens if room is None else min(self.message_tokens, room // 3)
 
-    def most_notes(self, model: Model) -> int:
-        """`observation_tokens`, or what a smaller model has room for."""
-        room = model.profile.context
+    def most_notes(self, room: int | None) -> int:
+        """`observation_tokens`, or what a model with so small a context has room for."""
         return self.observation_tokens if room is None else min(self.observation_tokens, room // 4)
 
-    def is_due(self, thread: str, tokens: int, model: Model) -> bool:
-        return tokens > max(self.limit(model), self._patience.get(thread, 0))
+    def is_due(self, thread: str, tokens: int, room: int | None) -> bool:
+        return tokens > max(self.limit(room), self._patience.get(thread, 0))
 
-    def start(self, place: Place, model: Model, services: Services) -> None:
+    def start(self, place: Place, model: Model, services: Services, room: int | None) -> None:
         """Begin to observe in the background, if nobody here does so already."""
         key = self.key(place)
-        if key in self._tasks:
+        if key in self._tasks and not self._tasks[key].get_loop().is_closed():
             return
-        # Not a part of the run that starts it: a context of its own.
-        task = asyncio.get_running_loop().create_task(
-            self._in_background(place, model, services), context=contextvars.Context()
-        )
+        work = self._in_background(place, model, services, room)
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks[key] = task
-        task.add_done_callback(lambda _: self._tasks.pop(key, None))
+
+        def done(task: asyncio.Task[None]) -> None:
+            if self._tasks.get(key) is task:
+                del self._tasks[key]
+
+        task.add_done_callback(done)
 
     async def settled(self, place: Place | None = None) -> None:
         """Wait until nothing is observed any more (of that conversation)."""
@@ -270,9 +276,11 @@ class ObservationalMemory:
         if here:
             await asyncio.wait(here)
 
-    async def _in_background(self, place: Place, model: Model, services: Services) -> None:
+    async def _in_background(
+        self, place: Place, model: Model, services: Services, room: int | None
+    ) -> None:
         try:
-            await self.observe(place, model, services)
+            await self.observe(place, model, services, room=room)
         except MastraError as error:
             get_logger().warning("thread %s was not observed: %s", place.thread, error.message)
         except Exception:
@@ -280,18 +288,27 @@ class ObservationalMemory:
             get_logger().exception("thread %s was not observed", place.thread)
 
     async def observe(
-        self, place: Place, model: Model, services: Services, *, inside: bool = False
+        self,
+        place: Place,
+        model: Model,
+        services: Services,
+        *,
+        inside: bool = False,
+        room: int | None = None,
+        end: int | None = None,
     ) -> Observations:
-        """Turn what is old into notes now. Raises what the model raises; what was noted before
-        that is kept.
+        """Turn what is old into notes now, up to the position `end`. Raises what the model raises;
+        what was noted before that is kept. `room` is the context of the model that is to read
+        them, in tokens; `inside` makes the calls a part of the run that waits for them.
         """
         docs, thread, key = place.store, place.thread, self.key(place)
-        limit = self.limit(model)
+        room = smaller(room, model.profile.context)
+        limit = self.limit(room)
         state = await read(docs, key)
-        found = await docs.read_messages(thread, after=state.upto.get(thread, 0))
+        found = await docs.read_messages(thread, after=state.upto.get(thread, 0), upto=end)
         born = await _born(docs, thread)
         sizes = self._measured(thread, found)
-        begun, total = 0, sum(sizes)
+        begun = 0
         try:
             stays = tail([m.message for m in found], sizes, self.keep_last, limit // 2)
             while begun < stays:
@@ -305,12 +322,17 @@ class ObservationalMemory:
                 if not await write(docs, key, state, doc):
                     return await read(docs, key)
                 state, begun = state.with_(doc), begun + n
-            if state.tokens > self.most_notes(model) or state.docs > MOST_DOCS:
-                reflected = await self._reflected(state, place, model, services, inside)
+            most = self.most_notes(room)
+            if state.tokens > most or state.docs > MOST_DOCS:
+                # Fewer notes are worth it, or fewer documents.
+                most = int(state.tokens * _SAVES) if state.tokens > most else state.tokens
+                reflected = await self._reflected(state, most, place, model, services, inside)
                 if await write(docs, key, state, reflected):
                     state = state.with_(reflected)
         except Exception:
             left = sum(sizes[begun:])
+            if len(self._patience) >= _MOST_THREADS:
+                self._patience.clear()
             self._patience[thread] = left + limit // 4
             raise
         finally:
@@ -318,7 +340,7 @@ class ObservationalMemory:
                 # It was deleted meanwhile: another one may take its name.
                 await forget_thread(docs, self.scope, thread, place.resource)
         self._patience.pop(thread, None)
-        return state if total else Observations()
+        return state
 
     async def _observed(
         self,
@@ -366,6 +388,7 @@ class ObservationalMemory:
     async def _reflected(
         self,
         state: Observations,
+        most: int,
         place: Place,
         model: Model,
         services: Services,
@@ -382,9 +405,6 @@ class ObservationalMemory:
             about=about,
         )
         got = await ask("reflector", model, question, Notes, services, inside=inside)
-        most = state.tokens
-        if most > self.most_notes(model):
-            most = int(most * _SAVES)
         items = []
         for note in _useful(got, len(data), "reflector", most):
             source = state.items[note.n - 1]
@@ -413,6 +433,11 @@ def _useful(got: Notes, count: int, who: str, most: int) -> list[_Note]:
             hint="ObservationalMemory(model=…) takes another model",
         )
     return kept
+
+
+def smaller(*rooms: int | None) -> int | None:
+    """Of contexts, None is one that nobody knows."""
+    return min((r for r in rooms if r is not None), default=None)
 
 
 async def _born(store: Store, thread: str) -> float | None:

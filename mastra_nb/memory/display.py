@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mastra_nb.memory._attached import Attached
-from mastra_nb.memory._show import Bundle, bundle, days_ago, table
+from mastra_nb.memory._show import Bundle, bundle, counted, days_ago, table
 from mastra_nb.storage import Store
 
 _MOST_THREADS = 20
@@ -31,7 +31,7 @@ async def overview(
         )
     head = ("thread", "title", "resource", "messages", "updated", "last said")
     more = "more than " if len(found) > _MOST_THREADS else ""
-    lines = [f"{more}{len(rows)} threads"]
+    lines = [f"{more}{counted(len(rows), 'thread')}"]
     blocks = [table(head, rows)]
     for each in attached:
         shown = await each.show(store, resource, now) if resource is not None else None

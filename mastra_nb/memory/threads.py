@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
 from mastra_nb import portal
 from mastra_nb.errors import ConfigError, Conflict, MastraError, NotFound, SchemaError
 from mastra_nb.events import Event, MessageAdded, SpanEnded, SpanStarted
+from mastra_nb.memory._asking import is_time
 from mastra_nb.memory._attached import Attached, Place
-from mastra_nb.memory._show import MOST_MESSAGES, Bundle, bundle, conversation, days_ago, table
+from mastra_nb.memory._show import (
+    MOST_MESSAGES,
+    Bundle,
+    bundle,
+    conversation,
+    counted,
+    days_ago,
+    table,
+)
 from mastra_nb.messages import Message, Role, ToolCall, ToolResult
 from mastra_nb.schema import parse_json
 from mastra_nb.services import Services, ambient
 from mastra_nb.storage import RunRow, Store, Thread, ThreadMessage
 
+if TYPE_CHECKING:
+    from datetime import datetime
+
 FORMAT = "mastra_nb/thread"
 VERSION = 1
 OnConflict = Literal["error", "skip", "copy"]
-Moment = float | datetime
+Moment: TypeAlias = "float | datetime"
 
 _PAGE = 200
 
@@ -35,7 +45,7 @@ class Messages(tuple[ThreadMessage, ...]):
         half = MOST_MESSAGES // 2
         first, last = (self, ()) if len(self) <= MOST_MESSAGES else (self[:half], self[-half:])
         left = len(self) - len(first) - len(last)
-        return bundle(f"{len(self)} messages", conversation(first, last, left))
+        return bundle(counted(len(self), "message"), conversation(first, last, left))
 
 
 class ThreadList(tuple[Thread, ...]):
@@ -55,7 +65,24 @@ class ThreadList(tuple[Thread, ...]):
             for t in self
         ]
         head = ("thread", "title", "resource", "updated", "created")
-        return bundle(f"{len(self)} threads", table(head, rows))
+        return bundle(counted(len(self), "thread"), table(head, rows))
+
+
+async def list_threads(
+    store: Store,
+    *,
+    resource: str | None = None,
+    meta: Mapping[str, Any] | None = None,
+    limit: int = 100,
+    offset: int = 0,
+    services: Services | None = None,
+) -> ThreadList:
+    """Last updated first; `meta` is a filter: {"topic": "boats", "year": {"$gte": 2020}}."""
+    found = ThreadList(
+        await store.find_threads(resource=resource, meta=meta, limit=limit, offset=offset)
+    )
+    found.now = (services or ambient()).now()
+    return found
 
 
 class Conversation:
@@ -89,7 +116,7 @@ class Conversation:
         except MastraError as error:
             return bundle(f"{self.id}: {error.message}", "")
         left = last[0].pos - _end(first) - 1 if last else 0
-        about = (thread.title or thread.id, thread.resource, f"{_end(first, last)} messages")
+        about = (thread.title or thread.id, thread.resource, counted(_end(first, last), "message"))
         shown = conversation(first, last, left)
         return bundle(" · ".join(filter(None, about)), shown)
 
@@ -436,14 +463,14 @@ def checked(data: Any, attached: Sequence[Attached] = ()) -> ThreadExport:
     whole: ThreadExport = read_export(data, ThreadExport, FORMAT)
     calls: set[str] = set()
     for n, each in enumerate(whole.messages, 1):
-        if not math.isfinite(each.at) or each.at < 0:
+        if not is_time(each.at):
             raise SchemaError(f"message {n} was said at {each.at}", hint="seconds since the epoch")
         for part in each.message.parts:
             if isinstance(part, ToolCall):
                 calls.add(part.id)
             elif isinstance(part, ToolResult) and part.id not in calls:
                 raise SchemaError(f'message {n} is the result of a call "{part.id}" there is not')
-    if not whole.thread.id or not math.isfinite(whole.thread.created):
+    if not whole.thread.id or not is_time(whole.thread.created):
         raise SchemaError("the exported thread has no id or no date")
     for kind in attached:
         if (beside := whole.attached.get(kind.name)) is not None:
@@ -489,7 +516,7 @@ def _exchanges(messages: Sequence[ThreadMessage], wanted: set[int]) -> set[int]:
 
 
 def _moment(at: Moment | None) -> float | None:
-    return at.timestamp() if isinstance(at, datetime) else at
+    return at if at is None or isinstance(at, int | float) else at.timestamp()
 
 
 def _end(*parts: Sequence[ThreadMessage]) -> int:

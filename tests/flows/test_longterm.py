@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from mastra_nb.agents import Agent
+from mastra_nb.app import open_store
 from mastra_nb.context import Context
 from mastra_nb.errors import ModelError, RunSuspended
 from mastra_nb.events import Noted, SpanStarted
 from mastra_nb.memory._attached import Place
 from mastra_nb.memory._facts import Facts
 from mastra_nb.memory._longterm import FactsPart, ObservationsPart
+from mastra_nb.memory._notes import history_of
 from mastra_nb.memory._observations import ObservationalMemory
 from mastra_nb.memory.memory import Memory
 from mastra_nb.models import ModelRequest, Profile
@@ -69,8 +73,10 @@ class LongMemory(Memory):
 
 def noted(request: ModelRequest) -> str:
     """An observer that notes the first words of each message."""
-    told = msgspec.json.decode(request.messages[-1].text)["messages"]
-    notes = [{"n": m["n"], "text": f"noted {m['said'][0][:8]}"} for m in told if m["said"]]
+    told = msgspec.json.decode(request.messages[-1].text)
+    said = [(m["n"], m["said"][0]) for m in told.get("messages", []) if m["said"]]
+    notes = [{"n": n, "text": f"noted {text[:8]}"} for n, text in said]
+    notes += [{"n": n["n"], "text": n["text"][6:]} for n in told.get("notes", [])]
     return msgspec.json.encode({"notes": notes}).decode()
 
 
@@ -196,6 +202,26 @@ async def test_what_cannot_be_noted_and_does_not_fit_is_left_out_and_said(
     assert sent(agent)[-1].startswith("q11") and sent(agent)[-2].startswith("a ")
 
 
+@pytest.mark.parametrize("context", [600, 1000, 3000])
+@pytest.mark.parametrize("long_notes", [False, True])
+async def test_what_is_sent_always_fits(services: Services, context: int, long_notes: bool) -> None:
+    def many(request: ModelRequest) -> str:
+        told = msgspec.json.decode(request.messages[-1].text).get("messages", [])
+        notes = [{"n": m["n"], "text": f"{m['n']} {LONG[:150]}"} for m in told]
+        return msgspec.json.encode({"notes": notes}).decode()
+
+    observer = ScriptedModel(many if long_notes else noted, repeat=True)
+    memory = LongMemory(observing(observer, message_tokens=10_000, keep_last=50))
+    agent = talker(memory, services, *[f"a {LONG}"] * 30, profile=Profile(context=context))
+    for i in range(30):
+        await agent.run(f"q{i} {LONG}")
+        if i % 3:
+            await memory.settled()
+        assert sum(len(t) // 4 + 4 for t in sent(agent)) <= context, i
+        assert sent(agent)[-1].startswith(f"q{i} ")
+    await memory.settled()
+
+
 async def test_facts_are_told_and_used(services: Services) -> None:
     memory = LongMemory(None, Facts())
     assert memory.facts is not None
@@ -235,3 +261,51 @@ async def test_a_turn_does_not_fail_because_an_embedder_does(services: Services)
     told = [e.data.text for e in run.log.events if isinstance(e.data, Noted)]
     assert told == ["facts by words only: the embedder is gone"]
     await memory.settled()
+
+
+OBSERVER = """
+import asyncio, sys
+from mastra_nb.app import open_store
+from mastra_nb.memory._attached import Place
+from mastra_nb.services import Services
+from tests.flows.test_longterm import noted, observing
+from mastra_nb.testing import ScriptedModel
+
+async def main():
+    store = open_store(sys.argv[1])
+    model = ScriptedModel(noted, repeat=True, delay=0.02, piece=10_000)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    memory = observing(model)
+    await memory.observe(Place(store, "t", "ann"), model, Services(store=store))
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_processes_that_observe_the_same_lose_and_double_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/m.db"
+    store = open_store(url)
+    services = Services(store=store)
+    agent = talker(Memory(), services, *[f"a{i} {LONG}" for i in range(20)])
+    for i in range(20):
+        await agent.run(f"q{i} {LONG}")
+    here = [sys.executable, "-c", OBSERVER, url]
+    pipe = asyncio.subprocess.PIPE
+    root = Path(__file__).parent.parent.parent
+    others = [
+        await asyncio.create_subprocess_exec(*here, stdin=pipe, stdout=pipe, cwd=root)
+        for _ in range(3)
+    ]
+    for other in others:
+        assert other.stdout is not None and await other.stdout.readline() == b"ready\n"
+    # All of them at once.
+    await asyncio.gather(*(other.communicate(b"go\n") for other in others))
+    assert [other.returncode for other in others] == [0, 0, 0]
+    docs = [d for _, d in await history_of(store, "t:t/")]
+    ends = [0, *(d.upto["t"] for d in docs)]
+    assert ends == sorted({*ends}) and ends[-1] == 38
+    for begin, doc in zip(ends, docs, strict=False):
+        assert [o.pos for o in doc.observations] == [*range(begin + 1, doc.upto["t"] + 1)]
+    await store.close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mastra_nb.context import Context
 from mastra_nb.errors import ConfigError, ModelError
 from mastra_nb.events import Event, MessageAdded
 from mastra_nb.memory._asking import size
@@ -27,7 +29,7 @@ from mastra_nb.memory._notes import (
 )
 from mastra_nb.memory._observations import ObservationalMemory, chunk, cuts, tail
 from mastra_nb.messages import Message, ToolCall, ToolResult, assistant, user
-from mastra_nb.models import Profile
+from mastra_nb.models import ModelRequest, Profile, Reply
 from mastra_nb.services import Services
 from mastra_nb.storage import RunRow
 from mastra_nb.stores.memory import MemoryStore
@@ -83,6 +85,18 @@ class Setting:
         return block[0].text if block else "", [m.message.text for m in raw]
 
 
+class Meanwhile(ScriptedModel):
+    """Something happens while it is asked."""
+
+    def __init__(self, *script: Any, act: Callable[[], Awaitable[Any]]) -> None:
+        super().__init__(*script)
+        self.act = act
+
+    async def invoke(self, request: ModelRequest, ctx: Context) -> Reply:
+        await self.act()
+        return await super().invoke(request, ctx)
+
+
 async def test_old_messages_become_notes_and_new_ones_stay() -> None:
     my = Setting(notes("User stated they are Ann.", priority="high"), notes("More.", n=2))
     await say(my.store, "t", *turns(5))
@@ -134,11 +148,11 @@ async def test_a_failure_is_not_repeated_with_every_turn() -> None:
     my = Setting(OSError("gone"), notes("a", n=99), notes("b"))
     await say(my.store, "t", *turns(5))
     total = my.memory.total("t", await my.store.read_messages("t"))
-    assert my.memory.is_due("t", total, my.model)
+    assert my.memory.is_due("t", total, None)
     with pytest.raises(OSError, match="gone"):
         await my.observe()
-    assert not my.memory.is_due("t", total, my.model)
-    assert my.memory.is_due("t", total + 100, my.model)
+    assert not my.memory.is_due("t", total, None)
+    assert my.memory.is_due("t", total + 100, None)
     state = await my.observe()
     # A number of no message counts as the last.
     assert state.items[0].pos == 4
@@ -157,16 +171,31 @@ async def test_of_two_that_observe_the_same_one_wins() -> None:
     my = Setting(notes("mine"), notes("yours"), notes("mine"), notes("yours"))
     other = ObservationalMemory(message_tokens=300, keep_last=2)
     await say(my.store, "t", *turns(5))
-    await asyncio.gather(
-        my.observe(),
-        other.observe(my.place, my.model, my.services),
-    )
+    await asyncio.gather(my.observe(), other.observe(my.place, my.model, my.services))
     state = await my.memory.read(my.place)
-    assert state.upto["t"] in (6, 8)
     found = [d.upto["t"] for _, d in await history_of(my.store, my.memory.key(my.place))]
     assert found == sorted({*found}), "a range was noted twice"
     _, raw = await my.before()
     assert len(raw) == 10 - state.upto["t"]
+
+
+async def test_who_is_late_leaves_what_another_has_noted() -> None:
+    my = Setting()
+    rival = Observed(observations=(note("rival"),), upto={"t": 2})
+    my.model = Meanwhile(notes("late"), act=lambda: append(my.store, "t:t/", rival))
+    await say(my.store, "t", *turns(5))
+    state = await my.observe()
+    assert [o.text for o in state.items] == ["rival"] and state.upto == {"t": 2}
+    assert await history_of(my.store, "t:t/") == [(1, rival)]
+
+
+async def test_what_is_deleted_meanwhile_is_not_noted() -> None:
+    my = Setting()
+    told = msgspec.json.encode({"notes": [{"n": n, "text": f"note {n}"} for n in (1, 2)]})
+    act = lambda: my.store.delete_messages("t", [1])  # noqa: E731
+    my.model = Meanwhile(told.decode(), act=act)
+    await say(my.store, "t", *turns(3))
+    assert [o.text for o in (await my.observe()).items] == ["note 2"]
 
 
 async def test_long_notes_are_condensed_and_the_old_ones_kept() -> None:
@@ -217,12 +246,7 @@ async def test_notes_are_data() -> None:
 
 async def test_a_deleted_thread_leaves_no_notes_behind() -> None:
     my = Setting()
-
-    def delete(request: Any) -> str:
-        my.store._threads.pop("t")
-        return notes("late")
-
-    my.model.script = [delete]
+    my.model = Meanwhile(notes("late"), act=lambda: my.store.delete_thread("t"))
     await say(my.store, "t", *turns(3))
     await my.observe()
     assert await my.store.find(KIND) == []
@@ -233,6 +257,16 @@ async def test_notes_of_another_thread_of_that_name_hide_nothing() -> None:
     await append(my.store, "t:t/", Observed(observations=(note("old"),), upto={"t": 50}))
     await say(my.store, "t", user("new"), assistant("yes"))
     assert await my.before() == ("", ["new", "yes"])
+
+
+async def test_a_turn_that_began_before_others_sees_what_is_noted_up_to_it() -> None:
+    my = Setting()
+    await say(my.store, "t", *turns(4))
+    for upto in (2, 6):
+        await append(my.store, "t:t/", Observed(observations=(note(f"n{upto}"),), upto={"t": upto}))
+    block, raw = await my.memory.before(my.place, await my.memory.begin(my.place), 4)
+    assert "n2" in block[0].text and "n6" not in block[0].text
+    assert [m.pos for m in raw] == [3, 4]
 
 
 async def test_a_log_without_its_beginning_counts_as_none() -> None:
@@ -259,15 +293,20 @@ async def test_a_resource_shares_its_notes_and_nobody_does_not() -> None:
 
 
 async def test_a_small_model_is_observed_sooner() -> None:
-    my = Setting(profile=Profile(context=300))
-    assert my.memory.is_due("t", 101, my.model) and not my.memory.is_due("t", 100, my.model)
+    my = Setting(*[notes("a")] * 5, keep_last=50)
+    assert my.memory.is_due("t", 101, 300) and not my.memory.is_due("t", 100, 300)
+    await say(my.store, "t", *turns(5))
+    # The reader's context, or the observer's own: the smaller one counts.
+    my.model.profile = Profile(context=900)
+    state = await my.memory.observe(my.place, my.model, my.services, room=600)
+    assert state.upto == {"t": 9} and my.memory.most_notes(600) == 150
 
 
 async def test_one_observer_at_a_time_and_nobody_waits() -> None:
     my = Setting(notes("a"), notes("b"))
     await say(my.store, "t", *turns(3))
-    my.memory.start(my.place, my.model, my.services)
-    my.memory.start(my.place, my.model, my.services)
+    my.memory.start(my.place, my.model, my.services, None)
+    my.memory.start(my.place, my.model, my.services, None)
     assert (await my.before())[0] == ""
     await my.memory.settled()
     assert len(my.model.requests) == 1 and (await my.before())[0]

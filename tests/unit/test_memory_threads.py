@@ -372,6 +372,9 @@ HOSTILE: list[Any] = [
     saying(parts=[{"type": "text", "text": "\ud800"}]),
     saying(role="tool", parts=[{"type": "tool-result", "id": "x", "name": "f"}]),
     good(messages=[{"at": float("inf"), "message": {"role": "user", "parts": []}}]),
+    good(messages=[{"at": 1e300, "message": {"role": "user", "parts": []}}]),
+    good(attached={"observations": [{"kind": "observed", "observations": [], "upto": {},
+                                     "at": float("nan")}]}),
     good(messages=[{"at": -1.0, "message": {"role": "user", "parts": []}}]),
     good(attached={"observations": [{"kind": "observed"}]}),
     good(attached={"observations": [{"kind": "observed", "observations": [], "upto": {"t": 7}}]}),
@@ -452,6 +455,10 @@ async def test_all_of_a_resource_comes_back() -> None:
         await import_memory(there.store, data, attached=theirs)
     await import_memory(there.store, data, attached=theirs, on_conflict="skip")
     assert await export_memory(there.store, "ann", attached=theirs) == out
+    await Conversation(there.store, "one").delete()
+    with pytest.raises(Conflict, match="two"):
+        await import_memory(there.store, data, attached=theirs)
+    assert [t.id for t in await there.store.find_threads()] == ["two"]
     copies = await import_memory(
         there.store, data, attached=theirs, on_conflict="copy", resource="carl"
     )
@@ -500,7 +507,7 @@ async def test_a_conversation_shows_itself(store: Store) -> None:
     assert text.startswith("**Trip · ann · 7 messages**\n\n**🧑 user**\n\nq0\n\n**🤖 assistant**")
     assert "<details><summary>🔧 <code>f</code>(" in text and " · ✗ failed</summary>" in text
     assert " · no result</summary>" in text and "📎 image/png · 3 bytes" in text
-    assert (await t.messages(last=1))._repr_mimebundle_()["text/plain"] == "1 messages"
+    assert (await t.messages(last=1))._repr_mimebundle_()["text/plain"] == "1 message"
     assert "no thread" in Conversation(store, "none")._repr_mimebundle_()["text/plain"]
     assert repr(t) == '<Conversation "t">'
 
@@ -545,7 +552,7 @@ async def test_a_memory_shows_itself() -> None:
     await append(my.store, "r:ann/", noted(1, 2, "last"))
     shown = await overview(my.store, "ann", my.parts(shared=True), now=my.services.now())
     line, text = shown["text/plain"], shown["text/markdown"]
-    assert line.startswith("memory of ann · more than 20 threads · 1 facts · 1 observations · vers")
+    assert line.startswith("memory of ann · more than 20 threads · 1 fact · 1 observation · vers")
     assert "bob" not in text and "| last | Trip | ann | 6 | now |" in text
     assert "████░░░░ 0.50" in text and "note 1" in text
     assert not active(html(text)) and "<b>" not in text
