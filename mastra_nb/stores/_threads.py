@@ -42,7 +42,8 @@ class Threads(Access):
         def work(db: apsw.Connection) -> Thread:
             now = time.time()
             db.execute(rows.CLAIM_THREAD, (thread, resource, now, now)).fetchall()
-            return rows.to_thread(db.execute(f"{rows.THREAD} WHERE id = ?", (thread,)).fetchone())
+            found = db.execute(f"{rows.THREAD} WHERE id = ?", (thread,)).fetchall()
+            return rows.to_thread(found[0])
 
         return await self._write(work)
 
