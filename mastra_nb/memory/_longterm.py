@@ -390,16 +390,16 @@ class FactsPart(Processor, Attached):
             )
             return f"remembered as {kept.id}"
 
-        async def forget(id: str) -> str:
+        async def forget(fact_id: str) -> str:
             """Forget a fact that is wrong, outdated or that the user wants forgotten.
 
             Args:
-                id: as it stands before the fact
+                fact_id: as it stands before the fact
             """
             report = await self.options.forget(
-                place, services=services, embedder=self.embedder, ids=[id], dry_run=False
+                place, services=services, embedder=self.embedder, ids=[fact_id], dry_run=False
             )
-            return "forgotten" if report.items else f'there is no fact "{id}"'
+            return "forgotten" if report.items else f'there is no fact "{fact_id}"'
 
         return [Tool(remember), Tool(forget)]
 

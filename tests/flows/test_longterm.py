@@ -203,7 +203,7 @@ async def test_a_model_remembers_and_forgets_with_tools(services: Services) -> N
     await agent.run("I like green tea")
     fact = (await memory.facts(resource="ann"))[0]
     assert (fact.text, fact.importance, fact.resource) == ("likes green tea", 0.9, "ann")
-    agent.model.script += [calls("forget", id=fact.id), "Gone."]  # type: ignore[union-attr]
+    agent.model.script += [calls("forget", fact_id=fact.id), "Gone."]  # type: ignore[union-attr]
     await agent.run("forget the tea", thread="another")
     assert f"[{fact.id}] likes green tea" in sent(agent, 2)[0]
     assert await memory.facts(resource="ann") == ()
