@@ -14,13 +14,13 @@ from mastra_nb.embedders import Embedder
 from mastra_nb.errors import ModelError, SchemaError
 from mastra_nb.events import Noted
 from mastra_nb.memory import _notes as log
-from mastra_nb.memory._asking import is_time, size, when
+from mastra_nb.memory._asking import is_time, size
 from mastra_nb.memory._attached import Attached, Place
 from mastra_nb.memory._fact import Fact, Recalled
 from mastra_nb.memory._facts import Facts, block
 from mastra_nb.memory._notes import Observed, Reflected
 from mastra_nb.memory._observations import ObservationalMemory, cuts
-from mastra_nb.memory._show import counted, table
+from mastra_nb.memory._show import counted
 from mastra_nb.messages import Message, user
 from mastra_nb.models import Model, ready, resolve
 from mastra_nb.processors import Processor, Step, Turn
@@ -39,9 +39,10 @@ _HEAD = 80
 class _Seen:
     """What one turn was given."""
 
-    def __init__(self, place: Place, end: int) -> None:
+    def __init__(self, place: Place, end: int, writes: bool) -> None:
         self.place = place
         self.end = end
+        self.writes = writes
         self.version = 0
         self.first = end + 1
         self.notes: list[Message] = []
@@ -60,13 +61,15 @@ class ObservationsPart(Processor, Attached):
         self.options = options
         self._seen: WeakKeyDictionary[Turn, _Seen] = WeakKeyDictionary()
 
-    async def prepare(self, turn: Turn, ctx: Context, place: Place, end: int) -> int:
+    async def prepare(
+        self, turn: Turn, ctx: Context, place: Place, end: int, *, writes: bool = True
+    ) -> int:
         """`end` is the last position of the thread when the turn began; returns the first one
-        whose message the turn was given as it is.
+        whose message the turn was given as it is. Without `writes` nothing is noted.
         """
         # A resumed run goes on with the notes it began with, whatever was noted since.
         version = await ctx.value("observations", lambda: self.options.begin(place))
-        seen = self._seen[turn] = _Seen(place, end)
+        seen = self._seen[turn] = _Seen(place, end, writes)
         await self._give(turn, seen, version)
         return seen.first
 
@@ -95,8 +98,9 @@ class ObservationsPart(Processor, Attached):
         if step.index or room is None or sum(map(size, step.messages)) <= room:
             return
         before = seen.given
-        version = await ctx.value("observations:now", lambda: self._now(seen, ctx))
-        await self._give(turn, seen, version)
+        if seen.writes:
+            version = await ctx.value("observations:now", lambda: self._now(seen, ctx))
+            await self._give(turn, seen, version)
         rest = sum(map(size, step.messages)) - sum(map(size, before))
         left = await self._fit(seen, room - rest)
         self._put(turn, seen)
@@ -146,7 +150,7 @@ class ObservationsPart(Processor, Attached):
     async def after(self, turn: Turn, ctx: Context) -> None:
         """To be called when the turn is in its thread."""
         seen = self._seen.pop(turn, None)
-        if seen is None or seen.model is None or not turn.kept:
+        if seen is None or seen.model is None or not seen.writes or not turn.kept:
             return
         tokens = seen.tokens + sum(size(m) for _, m in turn.kept)
         room = seen.model.profile.context
@@ -247,11 +251,8 @@ class ObservationsPart(Processor, Attached):
         if self.options.scope != "resource" or not resource:
             return None
         state = await self.options.read(place)
-        ranked = sorted(state.items, key=lambda o: o.at, reverse=True)
-        rows = [(when(o.at), o.priority, o.text, f"{o.thread} · {o.pos}") for o in ranked]
-        about = (f"version {state.version}", f"about {state.tokens:,} tokens")
-        line = " · ".join((counted(len(rows), "observation"), *about))
-        return line, table(("when (UTC)", "priority", "observation", "from"), rows)
+        shown = state._repr_mimebundle_()
+        return shown["text/plain"], state.markdown()
 
 
 def _docs(data: Any) -> list[Observed | Reflected]:
@@ -389,16 +390,16 @@ class FactsPart(Processor, Attached):
             )
             return f"remembered as {kept.id}"
 
-        async def forget(id: str) -> str:
+        async def forget(fact_id: str) -> str:
             """Forget a fact that is wrong, outdated or that the user wants forgotten.
 
             Args:
-                id: as it stands before the fact
+                fact_id: as it stands before the fact
             """
             report = await self.options.forget(
-                place, services=services, embedder=self.embedder, ids=[id], dry_run=False
+                place, services=services, embedder=self.embedder, ids=[fact_id], dry_run=False
             )
-            return "forgotten" if report.items else f'there is no fact "{id}"'
+            return "forgotten" if report.items else f'there is no fact "{fact_id}"'
 
         return [Tool(remember), Tool(forget)]
 

@@ -8,12 +8,13 @@ next number, which succeeds once: of two processes that note the same messages o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 import msgspec
 
 from mastra_nb.memory._asking import when, words
+from mastra_nb.memory._show import Bundle, bundle, counted, table
 from mastra_nb.storage import Docs
 
 KIND = "memory:observations"
@@ -76,6 +77,16 @@ class Observations(msgspec.Struct, frozen=True, kw_only=True):
             upto={**self.upto, **doc.upto},
             docs=self.docs + 1,
         )
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
+        about = (counted(len(self.items), "observation"), f"version {self.version}")
+        return bundle(" · ".join((*about, f"about {self.tokens:,} tokens")), self.markdown())
+
+    def markdown(self) -> str:
+        """The newest first."""
+        ranked = sorted(self.items, key=lambda o: o.at, reverse=True)
+        rows = [(when(o.at), o.priority, o.text, f"{o.thread} · {o.pos}") for o in ranked]
+        return table(("when (UTC)", "priority", "observation", "from"), rows)
 
     def text(self, limit: int | None = None) -> str:
         """For a model: by day, the most important marked; what is inside cannot end the block.

@@ -21,6 +21,7 @@ from mastra_nb.memory._notes import log_key
 from mastra_nb.memory._observations import ObservationalMemory
 from mastra_nb.memory._owner import claimed, owned, unknown
 from mastra_nb.memory._recall import Recall, Recollection, SemanticRecall
+from mastra_nb.memory._remembering import Remembering
 from mastra_nb.memory._show import Bundle, bundle
 from mastra_nb.memory._titles import Titles, entitle
 from mastra_nb.memory._working import Version, Working, WorkingMemory
@@ -39,7 +40,7 @@ O = TypeVar("O")  # noqa: E741
 _PATIENCE = 5.0
 
 
-class Memory(Processor):
+class Memory(Remembering, Processor):
     """Puts the last messages of the run's thread before the turn and the turn into the thread.
 
     `last_messages` counts messages, `max_tokens` their tokens (about 4 bytes each); the cut is
@@ -118,9 +119,8 @@ class Memory(Processor):
         end = await ctx.value("memory", lambda: _end(place))
         self._places[turn] = place, end
         if self._observations is not None:
-            await self._observations.prepare(turn, ctx, place, end)
-            upto = await self._observations.options.read(place)
-            first = upto.upto.get(place.thread, 0) + 1
+            writes = not self.read_only
+            first = await self._observations.prepare(turn, ctx, place, end, writes=writes)
         else:
             history = await self._window(place, end) if end else []
             first = history[0].pos if history else end + 1

@@ -304,7 +304,7 @@ async def test_the_model_has_tools_of_its_own(my: Setting) -> None:
 
     async def work(ctx: Context) -> list[str]:
         said = await ctx.call(tools["remember"], {"fact": "Likes tea", "importance": 3})
-        return [said, await ctx.call(tools["forget"], {"id": "nobody's"})]
+        return [said, await ctx.call(tools["forget"], {"fact_id": "nobody's"})]
 
     told, missing = await Run(Tool(work), {}, services=Services())
     fact = (await my.facts.all(my.place, **my.given))[0]
@@ -312,7 +312,7 @@ async def test_the_model_has_tools_of_its_own(my: Setting) -> None:
     assert missing == 'there is no fact "nobody\'s"'
 
     async def undo(ctx: Context) -> str:
-        return str(await ctx.call(tools["forget"], {"id": fact.id}))
+        return str(await ctx.call(tools["forget"], {"fact_id": fact.id}))
 
     assert await Run(Tool(undo), {}, services=Services()) == "forgotten"
     assert await my.texts() == []
