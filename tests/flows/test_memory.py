@@ -28,7 +28,9 @@ from mastra_nb.tools import Tool
 class Setting:
     def __init__(self, *script: Any, store: Any = None, **options: Any) -> None:
         agent_options = {k: options.pop(k) for k in ("tools", "output") if k in options}
-        self.store: Any = MemoryStore() if store is None else store
+        self.store: Any = store
+        if store is None:
+            self.store = MemoryStore()
         self.services = Services(store=self.store)
         self.memory = Memory(**options)
         self.model = ScriptedModel(*script or ("Ok.",), repeat=not script)
