@@ -162,11 +162,11 @@ class Memory(Remembering, Processor):
         await ctx.run.commit()
         # It may have been given to somebody else since the turn began.
         thread = await owned(place.store, place.thread, place.resource)
-        await place.store.link(place.thread, ctx.run.id, [seq for seq, _ in kept])
+        last = await place.store.link(place.thread, ctx.run.id, [seq for seq, _ in kept])
         if self._recall is not None:
             recall = self._recall
             what = f'thread "{place.thread}" was not indexed'
-            self._behind.start(_key(place), what, lambda: _indexed(recall, place))
+            self._behind.start(_key(place), what, lambda: _indexed(recall, place, last))
         if self._facts is not None:
             facts = self._facts
             self._behind.start(_key(place), "facts", lambda: facts.behind(turn, ctx))
@@ -357,8 +357,8 @@ def _key(place: Place) -> str:
     return log_key("resource", place.thread, place.resource)
 
 
-async def _indexed(recall: Recall, place: Place) -> None:
-    await recall.index(place)
+async def _indexed(recall: Recall, place: Place, last: int) -> None:
+    await recall.index(place, last)
 
 
 async def _caught_up(recall: Recall, place: Place) -> None:

@@ -318,6 +318,15 @@ async def test_indexing_goes_on_where_it_was_cut_off() -> None:
     assert sum(len(c) for c in embedder.calls) == 140 + 64
 
 
+async def test_a_gap_does_not_stop_the_indexing() -> None:
+    my = recalling()
+    plain = my.agent.replace(memory=True)
+    for i in range(80):
+        await plain.run(f"number {i}", thread="t", resource="ada")
+    await my.store.delete_messages("t", range(1, 150))
+    assert await my.memory.index(resource="ada") == 160 - 149
+
+
 async def test_a_thread_of_the_same_name_is_another_one() -> None:
     my = recalling()
     await my.agent.run("My dog is called Rex", thread="t", resource="ada")
