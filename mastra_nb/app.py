@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from mastra_nb import plugins, portal
 from mastra_nb.agents import Agent
 from mastra_nb.config import Settings, get_logger, load_settings
-from mastra_nb.errors import MissingExtra, NotFound, close_matches
+from mastra_nb.errors import ConfigError, MissingExtra, NotFound, close_matches
 from mastra_nb.events import RunStatus
 from mastra_nb.limits import Limits
 from mastra_nb.runs import Run
 from mastra_nb.services import Services
-from mastra_nb.storage import RunRow, Store, Thread
+from mastra_nb.storage import Pruned, Retention, RunRow, Store, Thread
 from mastra_nb.tools import ToolLike, toolset
 
 T = TypeVar("T")
@@ -122,6 +124,34 @@ class Mastra:
             deps=deps,
             limits=limits,
         )
+
+    async def prune(self, retention: Retention | None = None, *, dry_run: bool = False) -> Pruned:
+        """Delete what is older than `retention` says, by default the setting of that name.
+
+        Raises ConfigError if neither names anything.
+        """
+        retention = retention or self.settings.retention
+        if retention == Retention():
+            raise ConfigError(
+                "nothing says what is old",
+                hint="app.prune(Retention(runs=30)), or in mastra.toml [retention] runs = 30",
+            )
+        return await self._need_store().prune(retention, dry_run=dry_run)
+
+    async def vacuum(self) -> int:
+        """Give what deleted things took back to the disk; returns the bytes."""
+        return await self._need_store().vacuum()
+
+    async def backup(self, path: str | os.PathLike[str]) -> Path:
+        """A copy of the store's file, made while others go on writing.
+
+        Raises Conflict if something is at `path`, NotFound for a store that is no file.
+        """
+        copy = getattr(self._need_store(), "backup", None)
+        if copy is None:
+            raise NotFound(f'"{self._need_store().url}" is no file', hint="use a sqlite:/// store")
+        target: Path = await copy(path)
+        return target
 
     def sql(self, query: str, *args: Any) -> Any:
         """The rows of a SELECT over the store's file as a DataFrame; `args` bind its `?`.

@@ -50,7 +50,9 @@ class SemanticRecall(msgspec.Struct, frozen=True, kw_only=True):
         if self.top_k < 1:
             raise ConfigError(f"top_k is {self.top_k}", hint="it must be 1 or more")
         if min(self.around) < 0:
-            raise ConfigError("message_range is negative", hint="message_range=1, or (before, after)")
+            raise ConfigError(
+                "message_range is negative", hint="message_range=1, or (before, after)"
+            )
         if self.scope not in ("resource", "thread"):
             raise ConfigError(f'scope is "{self.scope}"', hint='it is "resource" or "thread"')
 

@@ -49,6 +49,7 @@ async def entitle(
     title = " ".join(given.title.split())[:_LONGEST].strip()
     # It may have been named, given away or deleted while the model thought.
     now = await place.store.get_thread(place.thread)
-    if title and now is not None and not now.title and now.created == born:
-        if now.resource == place.resource:
-            await place.store.put_thread(msgspec.structs.replace(now, title=title))
+    if title and now is not None and now.created == born:
+        if now.resource != place.resource or now.title:
+            return
+        await place.store.put_thread(msgspec.structs.replace(now, title=title))

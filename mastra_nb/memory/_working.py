@@ -131,7 +131,8 @@ class Working(Processor, Attached):
             if call and (mine := next((v for v in known if v.call == call), None)):
                 return mine
             newest = known[0] if known else Version()
-            others = base is not None and any(v.version > base and v.by != by for v in known)
+            later = [v for v in known if base is not None and v.version > base]
+            others = any(not by or v.by != by for v in later)
             if others and not merge:
                 raise Conflict(f"working memory is at version {newest.version} by now")
             made = Version(

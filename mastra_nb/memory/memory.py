@@ -88,8 +88,9 @@ class Memory(Remembering, Processor):
         self._facts = FactsPart(long, self.embedder) if long is not None else None
         parts = (self._recall, self._working, self._observations, self._facts)
         self.parts: tuple[Processor, ...] = tuple(p for p in parts if p is not None)
-        # Those that see each model call. They come before this, so that they end after it.
-        self.stages = with_stage(self.parts, "process_input_step")
+        # Those that see each model call, and may write then. They come before this in a turn, so
+        # that they end after it.
+        self.stages = () if read_only else with_stage(self.parts, "process_input_step")
         self._attached = tuple(p for p in self.parts if isinstance(p, Attached))
         self._behind = Background()
         self._places: WeakKeyDictionary[Turn, tuple[Place, int]] = WeakKeyDictionary()

@@ -98,6 +98,8 @@ MIGRATIONS = (
     # `vector_text` holds no text of its own: its rowid is `vector.no`.
     """
     ALTER TABLE run ADD COLUMN resource TEXT NOT NULL DEFAULT '';
+    CREATE INDEX run_resource ON run (resource, created);
+    CREATE INDEX run_thread ON run (thread, created) WHERE thread IS NOT NULL;
 
     CREATE TABLE vector_index (
         no INTEGER PRIMARY KEY,

@@ -320,7 +320,7 @@ class File:
             self._checkpoint_due = False
             # An interpreter that is ending takes no more work: closing the file will do it.
             with contextlib.suppress(RuntimeError):
-                self.writing.submit(self._checkpoint)
+                self.writing.submit(self.checkpoint)
         return result
 
     def _commit(self, db: apsw.Connection, work: Work[T], barrier: bool) -> T:
@@ -403,7 +403,7 @@ class File:
         db.execute("PRAGMA query_only = ON").fetchall()
         return db
 
-    def _checkpoint(self) -> None:
+    def checkpoint(self) -> None:
         """Moves the WAL into the file, in the writer thread."""
         with self.lock:
             guard, db = self._guard, self._writer
