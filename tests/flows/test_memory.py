@@ -15,6 +15,7 @@ from mastra_nb.app import Mastra
 from mastra_nb.errors import ConfigError, Conflict, ModelError, NotFound, RunSuspended, SchemaError
 from mastra_nb.events import Noted
 from mastra_nb.memory._recall import SemanticRecall
+from mastra_nb.memory._titles import Titles
 from mastra_nb.memory._working import TOOL, WorkingMemory
 from mastra_nb.memory.memory import Memory
 from mastra_nb.services import Services
@@ -25,9 +26,9 @@ from mastra_nb.tools import Tool
 
 
 class Setting:
-    def __init__(self, *script: Any, store: MemoryStore | None = None, **options: Any) -> None:
+    def __init__(self, *script: Any, store: Any = None, **options: Any) -> None:
         agent_options = {k: options.pop(k) for k in ("tools", "output") if k in options}
-        self.store = store or MemoryStore()
+        self.store: Any = MemoryStore() if store is None else store
         self.services = Services(store=self.store)
         self.memory = Memory(**options)
         self.model = ScriptedModel(*script or ("Ok.",), repeat=not script)
@@ -124,8 +125,11 @@ async def test_a_thread_given_away_during_a_turn_gets_nothing_of_it() -> None:
 
 async def test_a_run_is_taken_up_for_its_own_resource() -> None:
     act = Tool(lambda: "acted", name="act", needs_approval=True)
-    agent = Agent(name="a", model=ScriptedModel(calls("act"), "Done."), tools=[act], memory=True)
-    app = Mastra(agents=[agent], storage=MemoryStore())
+    agent: Agent[Any] = Agent(
+        name="a", model=ScriptedModel(calls("act"), "Done."), tools=[act], memory=True
+    )
+    store: Any = MemoryStore()
+    app = Mastra(agents=[agent], storage=store)
     with pytest.raises(RunSuspended):
         await (run := agent.run("x", thread="t", resource="ada"))
     with pytest.raises(NotFound):
@@ -133,7 +137,7 @@ async def test_a_run_is_taken_up_for_its_own_resource() -> None:
     loaded = await app.get_run(run.id, resource="ada")
     assert loaded.resource == "ada"
     assert await loaded.resume({"approved": True}) == "Done."
-    found = await app.services.store.get_thread("t")  # type: ignore[union-attr]
+    found = await store.get_thread("t")
     assert found is not None and found.resource == "ada"
 
 
@@ -469,9 +473,9 @@ async def test_a_resumed_run_sees_what_it_saw() -> None:
 
 async def test_a_title_is_made_once() -> None:
     title = ScriptedModel('{"title": "  A dog  called Rex "}')
-    my = Setting(generate_title=True)
-    my.agent = my.agent.replace(memory=(memory := Memory(generate_title=True)))
-    memory.titles = msgspec.structs.replace(memory.titles, model=title)  # type: ignore[arg-type]
+    memory = Memory(generate_title=Titles(model=title))
+    my = Setting()
+    my.agent = my.agent.replace(memory=memory)
     await my.agent.run("My dog is called Rex", thread="t", resource="ada")
     await memory.settle()
     await my.agent.run("More", thread="t", resource="ada")
@@ -497,3 +501,47 @@ async def test_parts_are_needed_and_options_checked() -> None:
         SemanticRecall(top_k=0)
     with pytest.raises(ConfigError, match="max_tokens is 0"):
         Memory(max_tokens=0)
+
+
+async def test_a_part_of_a_run_belongs_to_its_resource() -> None:
+    inner: Agent[Any] = Agent(
+        name="inner", model=ScriptedModel("Hi.", "Hi."), memory=True, thread="sub"
+    )
+    team: Agent[Any] = Agent(
+        name="team", model=ScriptedModel("T.", "T."), memory=True, thread="x", resource="us"
+    )
+    both = [calls("inner", id="1", prompt="q"), calls("team", id="2", prompt="q")]
+    my = Setting(both, "Done.", both, "Done.", tools=[inner, team])
+    await my.agent.run("go", thread="a", resource="ada")
+    await my.agent.run("go", thread="b", resource="bob")
+    assert len(await my.agent.history("sub", resource="ada")) == 2
+    assert len(await my.agent.history("x", resource="us")) == 4
+    told = my.model.requests[-1].messages[-1].parts
+    assert [p.is_error for p in told] == [True, False]  # type: ignore[union-attr]
+
+
+async def test_a_page_survives_the_process(tmp_path: Any) -> None:
+    url = f"sqlite:///{tmp_path}/m.db"
+    for script in ((calls(TOOL, memory="# Ada"), "Hi."), ("Hi again.",)):
+        model = ScriptedModel(*script)
+        memory = Memory(working_memory=True)
+        agent: Agent[Any] = Agent(name="a", model=model, memory=memory, thread="t", resource="ada")
+        async with Mastra(agents=[agent], storage=url) as app:
+            await agent.run("I am Ada")
+            assert await memory.working(resource="ada") == "# Ada"
+            row = (await app.find_runs())[0]
+            assert row.resource == "ada"
+            with pytest.raises(NotFound):
+                await agent.run("who?", resource="bob")
+    assert "# Ada" in model.requests[0].messages[0].text
+
+
+async def test_a_call_that_is_made_again_writes_once() -> None:
+    my = Setting(working_memory=True)
+    working = my.memory._working
+    assert working is not None
+    place = await my.memory._place(None, "ada")
+    first = await working.write(place, "one", at=1.0, by="r", call="c")
+    await working.write(place, "two", at=2.0, by="s", call="d")
+    assert await working.write(place, "one", at=3.0, by="r", call="c") == first
+    assert await my.memory.working(resource="ada") == "two"
