@@ -27,7 +27,7 @@ from mastra_nb.memory._titles import Titles, entitle
 from mastra_nb.memory._working import Version, Working, WorkingMemory
 from mastra_nb.memory.archive import export_memory, import_memory
 from mastra_nb.memory.display import overview
-from mastra_nb.memory.threads import Conversation, OnConflict, ThreadList
+from mastra_nb.memory.threads import Conversation, OnConflict, ThreadList, list_threads
 from mastra_nb.models import ready, resolve
 from mastra_nb.processors import Processor, Turn, with_stage
 from mastra_nb.services import Services, ambient, store_in_memory
@@ -286,11 +286,23 @@ class Memory(Remembering, Processor):
             raise ConfigError("each thread has its own", hint='name one: thread="trip"')
         return working, await self._place(thread, resource)
 
-    async def threads(self, *, resource: str | None = None, limit: int = 100) -> ThreadList:
-        """The conversations of a resource (None: of all), the newest first."""
-        found = ThreadList(await self.store.find_threads(resource=resource, limit=limit))
-        found.now = self.services.now()
-        return found
+    async def threads(
+        self,
+        *,
+        resource: str | None = None,
+        meta: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> ThreadList:
+        """The conversations of a resource (None: of all), the newest first; `meta` is a filter."""
+        return await list_threads(
+            self.store,
+            resource=resource,
+            meta=meta,
+            limit=limit,
+            offset=offset,
+            services=self.services,
+        )
 
     def thread(self, id: str, *, resource: str | None = None) -> Conversation:
         """A conversation by its id; with a `resource` it must be that one's."""

@@ -108,7 +108,7 @@ class Journal(Access):
                 if thread is not None and isinstance(event.data, MessageAdded):
                     messages.append(db.last_insert_rowid())
             if thread is not None and messages:
-                rows.link(db, thread, run, messages)
+                rows.link_new(db, thread, run, messages)
 
         size = sum([len(raw) for _, raw in lines])
         await self._write(work, barrier=barrier, threaded=barrier or size > INLINE_WRITE_BYTES)

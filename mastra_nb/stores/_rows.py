@@ -39,8 +39,10 @@ MESSAGES_OF_RANGES = _MESSAGE.format(
 BLOB = "SELECT data FROM blob WHERE sha256 = ?"
 
 LINKED = "SELECT no FROM event WHERE run = ? AND seq = ? AND kind = 'message-added'"
-LINK = """INSERT INTO thread_message (thread, pos, event) VALUES (?, ?, ?)
-    ON CONFLICT (event, thread) DO NOTHING"""
+IS_LINKED = """SELECT 1 FROM thread_message
+    WHERE thread = (SELECT no FROM thread WHERE id = ?) AND event = ?"""
+LINK = "INSERT INTO thread_message (thread, pos, event) VALUES (?, ?, ?)"
+NEXT = "UPDATE thread SET last = last + ?, updated = ? WHERE id = ? RETURNING no, last"
 
 PUT_THREAD = """INSERT INTO thread (id, resource, title, meta, created, updated, last)
     VALUES (?, ?, ?, ?, ?, ?, 0)
@@ -110,18 +112,27 @@ def extend(
 
 def link(db: apsw.Connection, thread: str, run: str, events: Sequence[int]) -> int:
     """Append the messages of `events` (`event.no`) to the thread; returns the last position."""
-    row = db.execute("SELECT no, last FROM thread WHERE id = ?", (thread,)).fetchone()
-    now = time.time()
+    known = {event for event in events if db.execute(IS_LINKED, (thread, event)).get}
+    new = [event for event in dict.fromkeys(events) if event not in known]
+    if new:
+        return link_new(db, thread, run, new)
+    row = db.execute("SELECT last FROM thread WHERE id = ?", (thread,)).fetchone()
+    if row is None:
+        now = time.time()
+        db.execute(NEW_THREAD, (thread, run, now, now))
+    return 0 if row is None else int(row[0])
+
+
+def link_new(db: apsw.Connection, thread: str, run: str, events: Sequence[int]) -> int:
+    """`link` of events that the thread does not hold."""
+    count, now = len(events), time.time()
+    row = db.execute(NEXT, (count, now, thread)).fetchone()
     if row is None:
         db.execute(NEW_THREAD, (thread, run, now, now))
-        row = (db.last_insert_rowid(), 0)
-    no, before = row
-    last = before
-    for event in events:
-        db.execute(LINK, (no, last + 1, event))
-        last += db.changes()
-    if last != before:
-        db.execute("UPDATE thread SET last = ?, updated = ? WHERE no = ?", (last, now, no))
+        row = db.execute(NEXT, (count, now, thread)).fetchone()
+    no, last = row
+    for pos, event in enumerate(events, last - count + 1):
+        db.execute(LINK, (no, pos, event))
     return int(last)
 
 

@@ -214,6 +214,8 @@ class File:
         db = apsw.Connection(name or str(self.path), flags=flags)
         self._all.append(db)
         db.set_busy_timeout(0)
+        # Else a statement is planned anew whenever the value of a range or a LIMIT changes hands.
+        db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         db.execute("PRAGMA mmap_size = 0").fetchall()
         return db
 

@@ -19,7 +19,7 @@ from mastra_nb.memory._notes import Observation, Observed, Reflected, append
 from mastra_nb.memory._observations import ObservationalMemory
 from mastra_nb.memory.archive import all_threads, export_memory, import_memory
 from mastra_nb.memory.display import overview
-from mastra_nb.memory.threads import Conversation, ThreadList, import_thread
+from mastra_nb.memory.threads import Conversation, ThreadList, import_thread, list_threads
 from mastra_nb.messages import (
     Media,
     Message,
@@ -487,6 +487,18 @@ async def test_threads_are_listed_whole(store: Store) -> None:
         await store.put_thread(Thread(id=f"t{i:03}", resource="ann", created=float(i + 1)))
     await store.put_thread(Thread(id="x", resource="bob"))
     assert [t.id for t in await all_threads(store, "ann")] == [f"t{i:03}" for i in range(450)]
+
+
+async def test_threads_are_listed_by_page_and_meta(store: Store) -> None:
+    for i in range(5):
+        meta = {"topic": "boats" if i % 2 else "tea"}
+        await store.put_thread(Thread(id=f"t{i}", resource="ann", meta=meta))
+    await store.put_thread(Thread(id="x", resource="bob", meta={"topic": "tea"}))
+    tea = await list_threads(store, resource="ann", meta={"topic": "tea"})
+    assert [t.id for t in tea] == ["t4", "t2", "t0"]
+    page = await list_threads(store, resource="ann", limit=2, offset=1)
+    assert [t.id for t in page] == ["t3", "t2"]
+    assert page._repr_mimebundle_()["text/plain"] == "2 threads" and page.now > 0
 
 
 # Showing
