@@ -240,6 +240,31 @@ async def test_what_is_out_of_sight_in_the_same_thread_is_recalled() -> None:
     assert prompt[:2] == ["one two three", "Ok."] and "Rex" in prompt[2]
 
 
+async def test_what_is_in_sight_takes_no_place_of_what_is_not() -> None:
+    my = recalling(how=SemanticRecall(top_k=1, message_range=0))
+    await my.agent.run("a dog in the park", thread="one", resource="ada")
+    await my.agent.run("dog", thread="two", resource="ada")
+    await my.agent.run("dog", thread="two", resource="ada")
+    assert "a dog in the park" in my.prompt()[-2]
+
+
+async def test_one_thread_is_searched_alone() -> None:
+    my = recalling()
+    for thread in ("one", "two"):
+        await my.agent.run(f"dog {thread}", thread=thread, resource="ada")
+    await my.memory.settle()
+    found = await my.memory.recall("dog", resource="ada", thread="one")
+    assert {f.thread for f in found} == {"one"}
+
+
+async def test_the_store_says_whose_a_thread_is_not_the_index() -> None:
+    my = recalling()
+    await my.agent.run("a dog", thread="one", resource="ada")
+    await my.memory.settle()
+    await my.store.put_thread(Thread(id="one", resource="bob"))
+    assert await my.memory.recall("dog", resource="ada") == []
+
+
 async def test_a_filter_narrows_and_never_widens() -> None:
     my = recalling(how=SemanticRecall(filter={"resource": "bob"}))
     await my.agent.run("bob has a dog", thread="b", resource="bob")
