@@ -57,6 +57,20 @@ class ThreadContract:
         assert not await store.delete_thread("a")
         assert await store.get_thread("a") is None
 
+    async def test_a_thread_is_claimed_once(self, store: Store) -> None:
+        claimed = await store.claim_thread("t", "ada")
+        assert claimed == await store.get_thread("t") and claimed.resource == "ada"
+        assert (await store.claim_thread("t", "bob")).resource == "ada"
+        await store.put_thread(Thread(id="empty", title="T", meta={"k": 1}))
+        taken = await store.claim_thread("empty", "ada")
+        assert (taken.resource, taken.title, taken.meta) == ("ada", "T", {"k": 1})
+        row = await new_run(store)
+        await store.append(row.id, row.fence, messages("r", ["x"]))
+        await store.link("used", "r", [1])
+        assert (await store.claim_thread("used", "ada")).resource == ""
+        both = await asyncio.gather(*(store.claim_thread("new", r) for r in ("ada", "bob")))
+        assert both[0].resource == both[1].resource
+
     async def test_link_and_read_messages(self, store: Store) -> None:
         await new_run(store)
         await store.append("r", 1, messages("r", [str(n) for n in range(1, 6)]))

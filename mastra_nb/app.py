@@ -94,9 +94,16 @@ class Mastra:
     async def find_threads(self, *, resource: str | None = None, limit: int = 100) -> list[Thread]:
         return await self._need_store().find_threads(resource=resource, limit=limit)
 
-    async def get_run(self, id: str, *, deps: Any = None, limits: Limits | None = None) -> Run[Any]:
+    async def get_run(
+        self,
+        id: str,
+        *,
+        deps: Any = None,
+        limits: Limits | None = None,
+        resource: str | None = None,
+    ) -> Run[Any]:
         """A stored run by its id or the beginning of one; it keeps its limits unless you name
-        others. Raises NotFound.
+        others. With a `resource` it must be that one's. Raises NotFound.
         """
         store = self._need_store()
         row = await store.get_run(id)
@@ -110,10 +117,18 @@ class Mastra:
                 )
                 raise NotFound(why, hint="%mastra runs, or app.find_runs(), lists them")
             row = rows[0]
+        if resource is not None and row.resource != resource:
+            raise NotFound(f'there is no run "{id}"', hint="app.find_runs() lists them")
         agent = self.get_agent(row.name)
         past = await store.read_events(row.id)
         return agent.load(
-            row.id, row.input, thread=row.thread or "", past=past, deps=deps, limits=limits
+            row.id,
+            row.input,
+            thread=row.thread or "",
+            resource=row.resource,
+            past=past,
+            deps=deps,
+            limits=limits,
         )
 
     async def prune(self, retention: Retention | None = None, *, dry_run: bool = False) -> Pruned:

@@ -144,6 +144,12 @@ class Threads(Protocol):
         """Insert or update; `created` of an existing thread is kept."""
         ...
 
+    async def claim_thread(self, thread: str, resource: str) -> Thread:
+        """The thread as it is then, whoever it belongs to. One that is new, or is empty and
+        belongs to nobody, belongs to `resource` from now on.
+        """
+        ...
+
     async def get_thread(self, thread: str) -> Thread | None: ...
 
     async def find_threads(

@@ -49,6 +49,10 @@ PUT_THREAD = """INSERT INTO thread (id, resource, title, meta, created, updated,
     ON CONFLICT (id) DO UPDATE SET resource = excluded.resource, title = excluded.title,
         meta = excluded.meta, updated = excluded.updated
     RETURNING id, resource, title, meta, created, updated"""
+CLAIM_THREAD = """INSERT INTO thread (id, resource, title, meta, created, updated, last)
+    VALUES (?, ?, '', '{}', ?, ?, 0)
+    ON CONFLICT (id) DO UPDATE SET resource = excluded.resource
+    WHERE thread.resource = '' AND thread.last = 0"""
 NEW_THREAD = """INSERT INTO thread (id, resource, title, meta, created, updated, last)
     VALUES (?, coalesce((SELECT resource FROM run WHERE id = ?), ''), '', '{}', ?, ?, 0)"""
 CLONE_LINKS = """INSERT INTO thread_message (thread, pos, event)

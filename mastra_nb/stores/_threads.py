@@ -36,6 +36,17 @@ class Threads(Access):
 
         return await self._write(work)
 
+    async def claim_thread(self, thread: str, resource: str) -> Thread:
+        rules.check_names(thread, resource)
+
+        def work(db: apsw.Connection) -> Thread:
+            now = time.time()
+            db.execute(rows.CLAIM_THREAD, (thread, resource, now, now)).fetchall()
+            found = db.execute(f"{rows.THREAD} WHERE id = ?", (thread,)).fetchall()
+            return rows.to_thread(found[0])
+
+        return await self._write(work)
+
     async def get_thread(self, thread: str) -> Thread | None:
         def work(db: apsw.Connection) -> Thread | None:
             row = db.execute(f"{rows.THREAD} WHERE id = ?", (thread,)).fetchone()

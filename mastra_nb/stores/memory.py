@@ -212,6 +212,16 @@ class MemoryStore:
             self._put(thread)
             return self._thread(thread)
 
+    async def claim_thread(self, thread: str, resource: str) -> Thread:
+        rules.check_names(thread, resource)
+        now = time.time()
+        with self._using():
+            found = self._threads.get(thread) or Thread(id=thread, created=now, updated=now)
+            if not found.resource and not self._last.get(thread):
+                found = msgspec.structs.replace(found, resource=resource)
+                self._put(found)
+            return self._thread(found)
+
     async def get_thread(self, thread: str) -> Thread | None:
         rules.check_names(thread)
         with self._using():
