@@ -6,15 +6,19 @@ import re
 from html.parser import HTMLParser
 
 _SKIP = frozenset(
-    "script style noscript template svg math head iframe object canvas audio video select "
-    "textarea nav".split()
-)
+    {"script", "style", "noscript", "template", "svg", "math", "head", "iframe", "object", "canvas",
+     "audio", "video", "select", "textarea", "nav"}
+)  # fmt: skip
 _BLOCKS = frozenset(
-    "p div section article main header footer aside ul ol dl table tr blockquote figure form "
-    "h1 h2 h3 h4 h5 h6 li dt dd pre br hr".split()
-)
+    {"p", "div", "section", "article", "main", "header", "footer", "aside", "ul", "ol", "dl",
+     "table", "tr", "blockquote", "figure", "form", "h1", "h2", "h3", "h4", "h5", "h6", "li", "dt",
+     "dd", "pre", "br", "hr"}
+)  # fmt: skip
 # Elements that never have an end tag.
-_VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())
+_VOID = frozenset(
+    {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track",
+     "wbr"}
+)  # fmt: skip
 
 
 class _Reader(HTMLParser):
@@ -37,7 +41,9 @@ class _Reader(HTMLParser):
                 self._hidden.append(tag)
             return
         facts = dict(attrs)
-        if tag in _SKIP or (("hidden" in facts or facts.get("aria-hidden") == "true") and tag not in _VOID):
+        if tag in _SKIP or (
+            ("hidden" in facts or facts.get("aria-hidden") == "true") and tag not in _VOID
+        ):
             self._hidden.append(tag)
             return
         if tag in _BLOCKS:

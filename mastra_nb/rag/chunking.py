@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
@@ -16,7 +17,9 @@ import msgspec
 
 from mastra_nb.errors import ConfigError, MissingExtra
 
-Strategy = Literal["auto", "recursive", "markdown", "html", "json", "sentence", "character", "token"]
+Strategy = Literal[
+    "auto", "recursive", "markdown", "html", "json", "sentence", "character", "token"
+]
 STRATEGIES: tuple[str, ...] = Strategy.__args__  # type: ignore[attr-defined]
 
 # Part of what a chunk is made by: another number makes an index chunk its documents again.
@@ -211,7 +214,7 @@ def _json_pieces(text: str, size: int) -> Iterator[Span]:
             yield starts[low], end
             return
         heads = [low, *(i for i in range(low + 1, high) if depth[i] <= 2 * level), high]
-        for one, two in zip(heads, heads[1:], strict=False):
+        for one, two in itertools.pairwise(heads):
             yield from inside(one, two, level + 1)
 
     yield from inside(0, len(starts), 0)
