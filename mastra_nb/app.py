@@ -13,6 +13,7 @@ from mastra_nb.config import Settings, get_logger, load_settings
 from mastra_nb.errors import MissingExtra, NotFound, close_matches
 from mastra_nb.events import RunStatus
 from mastra_nb.limits import Limits
+from mastra_nb.rag.index import Index
 from mastra_nb.runs import Run
 from mastra_nb.services import Services
 from mastra_nb.storage import RunRow, Store, Thread
@@ -74,6 +75,13 @@ class Mastra:
 
     def get_tool(self, name: str) -> ToolLike:
         return _find("tool", name, self.tools)
+
+    def index(self, name: str, **options: Any) -> Index:
+        """An index of documents in the app's store; `options` are those of Index.
+
+        Raises NotFound without a store.
+        """
+        return Index(name, store=self._need_store(), **options)
 
     def get_logger(self, name: str = "mastra_nb") -> logging.Logger:
         return get_logger(name)

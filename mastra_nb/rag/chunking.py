@@ -109,7 +109,7 @@ def split(
         strategy = _AUTO.get(kind, "recursive")
     spans = [s for s in _cut(text, strategy, how) if not text[s[0] : s[1]].isspace()]
     lines = [i for i, c in enumerate(text) if c == "\n"] if len(text) < 256 else _newlines(text)
-    paths = _paths(outline(text, kind), [s[0] for s in spans])
+    paths = _paths(text, outline(text, kind), [s[0] for s in spans])
     starts = [p.start for p in places]
     out = []
     for (start, end), path in zip(spans, paths, strict=True):
@@ -272,16 +272,25 @@ def outline(text: str, kind: str) -> list[tuple[int, int, str]]:
     return found
 
 
-def _paths(found: list[tuple[int, int, str]], starts: list[int]) -> list[tuple[str, ...]]:
+def _paths(
+    text: str, found: list[tuple[int, int, str]], starts: list[int]
+) -> list[tuple[str, ...]]:
+    """What each chunk stands under: the headings before it, and those that it begins with."""
     out: list[tuple[str, ...]] = []
     stack: list[tuple[int, str]] = []
     at = 0
     for start in starts:
-        while at < len(found) and found[at][0] <= start:
-            _, level, title = found[at]
+        reach = start
+        while at < len(found) and found[at][0] <= reach:
+            offset, level, title = found[at]
             while stack and stack[-1][0] >= level:
                 stack.pop()
             stack.append((level, title))
             at += 1
+            if offset >= start and (more := _NEXT_LINE.match(text, offset)):
+                reach = more.end()
         out.append(tuple(title for _, title in stack))
     return out
+
+
+_NEXT_LINE = re.compile(r"[^\n]*\n[ \t\n]{0,100}")

@@ -15,7 +15,7 @@ import msgspec
 
 from mastra_nb import plugins
 from mastra_nb.embedders import Embedder, embed_many, resolve
-from mastra_nb.errors import ConfigError, Conflict, MastraError, NotFound, SchemaError
+from mastra_nb.errors import ConfigError, Conflict, NotFound, SchemaError
 from mastra_nb.messages import Usage
 from mastra_nb.progress import Progress
 from mastra_nb.rag.chunking import Chunk, Chunking
@@ -24,7 +24,6 @@ from mastra_nb.rag.extract import Extraction
 from mastra_nb.rag.loading import MAX_BYTES, Failed, Item, items
 from mastra_nb.rag.rerank import reranker
 from mastra_nb.rag.results import (
-    DIGEST,
     PART,
     SOURCE,
     DocumentInfo,
@@ -179,7 +178,8 @@ class Index:
     def _mismatch(self, info: IndexInfo, other: str) -> Conflict:
         made = info.embedder or ("an unnamed embedder" if info.dimension else "no embedder")
         return Conflict(
-            f'the index "{self.name}" was made by {made} ({info.dimension} dimensions), not {other}',
+            f'the index "{self.name}" was made by {made} '
+            f"({info.dimension} dimensions), not {other}",
             code="rag.embedder",
             hint=f'Index("{self.name}", embedder="{info.embedder}"), or await index.clear() and '
             "ingest again",

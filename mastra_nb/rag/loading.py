@@ -123,7 +123,7 @@ async def items(
                 if isinstance(entry, Failed):
                     yield entry
                     continue
-                found = await in_thread(partial(_file, *entry, inside, max_bytes))
+                found = await in_thread(partial(_file, entry[0], entry[1], inside, max_bytes))
                 if found is not None:
                     yield found
 
