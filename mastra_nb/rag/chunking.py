@@ -107,9 +107,9 @@ def split(
     strategy: str = how.strategy
     if strategy == "auto":
         strategy = _AUTO.get(kind, "recursive")
-    spans = [s for s in _cut(text, strategy, how) if not text[s[0] : s[1]].isspace()]
+    spans = [s for s in _cut(text, strategy, how) if text[s[0] : s[1]].strip()]
     lines = [i for i, c in enumerate(text) if c == "\n"] if len(text) < 256 else _newlines(text)
-    paths = _paths(text, outline(text, kind), [s[0] for s in spans])
+    paths = _paths(text, outline(text, kind), spans)
     starts = [p.start for p in places]
     out = []
     for (start, end), path in zip(spans, paths, strict=True):
@@ -273,13 +273,13 @@ def outline(text: str, kind: str) -> list[tuple[int, int, str]]:
 
 
 def _paths(
-    text: str, found: list[tuple[int, int, str]], starts: list[int]
+    text: str, found: list[tuple[int, int, str]], spans: list[Span]
 ) -> list[tuple[str, ...]]:
     """What each chunk stands under: the headings before it, and those that it begins with."""
     out: list[tuple[str, ...]] = []
     stack: list[tuple[int, str]] = []
     at = 0
-    for start in starts:
+    for start, end in spans:
         reach = start
         while at < len(found) and found[at][0] <= reach:
             offset, level, title = found[at]
@@ -288,7 +288,7 @@ def _paths(
             stack.append((level, title))
             at += 1
             if offset >= start and (more := _NEXT_LINE.match(text, offset)):
-                reach = more.end()
+                reach = min(more.end(), end - 1)
         out.append(tuple(title for _, title in stack))
     return out
 

@@ -10,7 +10,7 @@ import msgspec
 from mastra_nb.errors import ConfigError, SchemaError
 from mastra_nb.rag._html import html_text
 from mastra_nb.rag.chunking import Chunk, Chunking, Place, Strategy, digest, outline, split
-from mastra_nb.schema import to_json
+from mastra_nb.schema import clean, to_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,16 @@ class Document(msgspec.Struct, frozen=True):
             raise SchemaError(
                 f"the text of a document is a {type(self.text).__name__}", hint="give a str"
             )
-        own = [k for k in self.metadata if k.startswith("_")]
+        facts = to_json(self.metadata)
+        if not isinstance(facts, dict):
+            raise SchemaError("the metadata of a document is no dict", hint='{"year": 2026}')
+        for name, value in (
+            ("text", clean(self.text)),
+            ("source", clean(str(self.source))),
+            ("metadata", facts),
+        ):
+            msgspec.structs.force_setattr(self, name, value)
+        own = [k for k in facts if k.startswith("_")]
         if own:
             raise SchemaError(
                 f'the metadata key "{own[0]}" begins with "_"', hint="such keys are the index's own"
@@ -93,7 +102,7 @@ class Document(msgspec.Struct, frozen=True):
             said = {n: columns[n].iloc[row] for n in read}
             parts = {n: str(v) for n, v in said.items() if not _is_missing(v)}
             body = next(iter(parts.values()), "") if len(read) == 1 else _labelled(parts)
-            facts = {n: to_json(_plain(columns[n].iloc[row])) for n in kept}
+            facts = {n: _plain(columns[n].iloc[row]) for n in kept}
             out.append(cls(body, f"{source}#{name}", "text", facts))
         return out
 

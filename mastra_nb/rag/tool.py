@@ -13,6 +13,8 @@ from mastra_nb.conditions import parse
 from mastra_nb.context import Context
 from mastra_nb.errors import ConfigError, SchemaError, ToolRetry
 from mastra_nb.events import Displayed
+from mastra_nb.rag.chunking import Chunking
+from mastra_nb.rag.documents import Document
 from mastra_nb.rag.results import Hits, Passage, snippet
 from mastra_nb.runs import Run
 from mastra_nb.tools import Tool
@@ -158,3 +160,20 @@ def citations(run: Run[Any], *, all: bool = False) -> list[Citation]:
                 found.setdefault(one.number, one)
     said = {int(n) for n in re.findall(r"\[(\d{1,6})\]", run.view.text)}
     return [found[n] for n in sorted(found) if all or n in said]
+
+
+def chunker_tool(*, max_size: int = 1200, overlap: int = 0) -> Tool[..., Any]:
+    """A tool that cuts a long text for a model that works through it piece by piece."""
+    how = Chunking(max_size=max_size, overlap=overlap)
+
+    def chunk_document(text: str, kind: str = "text") -> list[Mapping[str, Any]]:
+        """Cut a long text into pieces along its structure.
+
+        Args:
+            text: The text.
+            kind: How it is written: "text", "markdown" or "json".
+        """
+        chunks = Document(text, kind=kind).chunk(chunking=how)
+        return [{"text": c.text, "start": c.start, "end": c.end} for c in chunks]
+
+    return Tool(chunk_document)
