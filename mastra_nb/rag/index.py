@@ -15,7 +15,7 @@ import msgspec
 
 from mastra_nb import plugins
 from mastra_nb.embedders import Embedder, embed_many, resolve
-from mastra_nb.errors import ConfigError, Conflict, NotFound, SchemaError
+from mastra_nb.errors import ConfigError, Conflict, MissingExtra, NotFound, SchemaError
 from mastra_nb.messages import Usage
 from mastra_nb.progress import Progress
 from mastra_nb.rag.chunking import Chunk, Chunking
@@ -387,12 +387,12 @@ class _Ingest:
             return None
         try:
             document = await in_thread(item.document)
-            if self.index.extract is not None:
-                document = await self.index.extract(document, self.index.store)
-            chunks = await in_thread(partial(document.chunk, chunking=self.index.chunking))
-        except SchemaError as error:
-            self.failed.append(Failed(source=item.source, why=error.message))
+        except (SchemaError, MissingExtra) as error:
+            self.failed.append(Failed.of(item.source, error))
             return None
+        if self.index.extract is not None:
+            document = await self.index.extract(document, self.index.store)
+        chunks = await in_thread(partial(document.chunk, chunking=self.index.chunking))
         if not chunks:
             self.counts["empty"] += 1
             if before is not None:

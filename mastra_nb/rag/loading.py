@@ -32,6 +32,10 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     why: str
 
+    @classmethod
+    def of(cls, source: str, error: MastraError) -> Failed:
+        return cls(source=source, why=": ".join(filter(None, (error.message, error.hint))))
+
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
     """A source that is there; `digest` is the same while its content is, `document` reads it."""
@@ -96,7 +100,7 @@ async def load(
         try:
             documents.append(await in_thread(found.document))
         except MastraError as error:
-            failed.append(Failed(source=found.source, why=error.message))
+            failed.append(Failed.of(found.source, error))
     return Loaded(documents=tuple(documents), failed=tuple(failed))
 
 
@@ -243,6 +247,8 @@ def _file(path: Path, named: bool, inside: Path | None, most: int) -> Item | Fai
         real = path.resolve()
         if inside is not None and not real.is_relative_to(inside):
             return Failed(source=source, why="it leads out of the folder") if named else None
+        if not named and not real.is_file():
+            return None
         # The file that was checked, even if a link takes its place meanwhile; a pipe never opens.
         fd = os.open(real, os.O_RDONLY | _NO_WAIT | _NO_LINK)
         with os.fdopen(fd, "rb") as file:
@@ -285,15 +291,16 @@ def _item(data: bytes, source: str, suffix: str, charset: str) -> Item:
 def _read(data: bytes, source: str, suffix: str, charset: str) -> Document:
     try:
         return read_document(data, source, suffix=suffix, charset=charset)
-    except (RecursionError, MemoryError) as error:
-        raise SchemaError(f'"{source}" is nested too deep ({type(error).__name__})') from None
+    except (RecursionError, MemoryError, AssertionError, ValueError) as error:
+        # What parsers of the standard library raise on what nobody meant them to read.
+        raise SchemaError(f'"{source}" cannot be read: {type(error).__name__}') from error
 
 
 async def _page(url: str, most: int, allow_hosts: Iterable[str]) -> Item | Failed:
     try:
         page = await fetch(url, max_bytes=most, allow_hosts=allow_hosts, media_types=MEDIA_TYPES)
     except MastraError as error:
-        return Failed(source=url, why=error.message)
+        return Failed.of(url, error)
     suffix = suffix_of(page.url.partition("?")[0].partition("#")[0], page.media_type)
     if page.media_type == "text/plain" and suffix in ("html", "htm"):
         suffix = ""
