@@ -213,7 +213,6 @@ def test_an_epub_is_read_without_the_network() -> None:
     with no_network():
         found = read_document(out.getvalue(), "a.epub", suffix="epub")
     assert "# Owls" in found.text and "hunt" in found.text and found.kind == "markdown"
-    assert [c.headings for c in found.chunk()] == [("Owls",)]
 
 
 async def test_an_extra_that_is_missing_fails_the_file_and_says_the_line(
