@@ -31,7 +31,7 @@ class GraphRAG:
     The graph is of the index as it was when it was first asked; `reset` forgets it.
     """
 
-    def __init__(self, index: Index, *, threshold: float = 0.7, restart: float = 0.15) -> None:
+    def __init__(self, index: Index, *, threshold: float = 0.7, restart: float = 0.4) -> None:
         if not (-1 <= threshold <= 1 and 0 < restart <= 1):
             raise ConfigError(
                 f"threshold={threshold}, restart={restart} cannot be used",
@@ -95,7 +95,8 @@ class _Graph:
         import numpy as np
 
         self.passages: list[Passage] = [passage(h) for h in hits]
-        self.vectors = _unit(np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), -1))
+        flat = np.frombuffer(b"".join(rows), "<f4")
+        self.vectors = _unit(flat.reshape(len(rows), flat.size // max(1, len(rows))))
         links = self.vectors @ self.vectors.T
         np.fill_diagonal(links, 0.0)
         links[links < max(threshold, 0.0)] = 0.0

@@ -222,12 +222,14 @@ def _office(data: bytes, source: str, suffix: str) -> Document:
         ) from error
     text = result.markdown.replace("\0", "\ufffd")
     facts = {"title": result.title} if result.title else {}
-    if suffix == "pdf" and "\f" in text:
-        places = [Place(0, "page", 1)]
-        for m in re.finditer("\f", text):
-            places.append(Place(m.end(), "page", len(places) + 1))
-        return Document(text.replace("\f", "\n"), source, "text", facts, tuple(places))
-    return Document(text, source, "text" if suffix == "pdf" else "markdown", facts)
+    unit, marks = ("page", "\f") if suffix == "pdf" else ("slide", "<!-- Slide number: ")
+    starts = [m.start() for m in re.finditer(marks, text)]
+    if suffix == "pdf" and starts:
+        # A form feed ends a page.
+        starts = [0, *(at + 1 for at in starts if at + 1 < len(text))]
+    places = tuple(Place(at, unit, no) for no, at in enumerate(starts, 1))
+    kind = "text" if suffix == "pdf" else "markdown"
+    return Document(text.replace("\f", "\n"), source, kind, facts, places)
 
 
 def _check_archive(data: bytes, source: str) -> None:

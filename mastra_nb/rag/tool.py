@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -30,11 +30,13 @@ Narrow = Filter | Callable[[Context], Filter | None] | None
 
 
 class Searchable(Protocol):
-    name: str
+    @property
+    def name(self) -> str: ...
 
-    async def query(
-        self, text: str, *, top_k: int = 5, filter: Filter | None = None, **options: Any
-    ) -> Hits: ...
+    @property
+    def query(self) -> Callable[..., Awaitable[Hits]]:
+        """Of a text, `top_k`, `filter` and options of its own."""
+        ...
 
 
 class Citation(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import builtins
 import io
 import json
 import os
@@ -223,3 +224,105 @@ async def test_an_extra_that_is_missing_fails_the_file_and_says_the_line(
     (tmp_path / "b.txt").write_text("text")
     found = await load(tmp_path)
     assert len(found) == 1 and 'pip install "mastra-nb[rag]"' in found.failed[0].why
+
+
+def pdf(*pages: str) -> bytes:
+    kids = " ".join(f"{3 + 2 * i} 0 R" for i in range(len(pages)))
+    objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>",
+    ]
+    font = "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
+    for i, text in enumerate(pages):
+        objects.append(
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 300 200] /Contents {4 + 2 * i} 0 R "
+            f"/Resources << /Font << /F1 {font} >> >> >>"
+        )
+        shown = f"BT /F1 18 Tf 20 100 Td ({text}) Tj ET"
+        objects.append(f"<< /Length {len(shown)} >>\nstream\n{shown}\nendstream")
+    out, at = "%PDF-1.4\n", []
+    for no, one in enumerate(objects, 1):
+        at.append(len(out))
+        out += f"{no} 0 obj\n{one}\nendobj\n"
+    table = "".join(f"{o:010d} 00000 n \n" for o in at)
+    end = f"xref\n0 {len(at) + 1}\n0000000000 65535 f \n{table}trailer << /Size {len(at) + 1} "
+    return (out + end + f"/Root 1 0 R >>\nstartxref\n{len(out)}\n%%EOF").encode()
+
+
+def test_a_pdf_knows_its_pages() -> None:
+    with no_network():
+        found = read_document(pdf("Owls hunt mice.", "Ducks swim."), "a.pdf", suffix="pdf")
+    chunks = found.chunk(max_size=15)
+    assert [(c.text, c.place) for c in chunks] == [
+        ("Owls hunt mice.", "page 1"),
+        ("Ducks swim.", "page 2"),
+    ]
+    assert found.kind == "text" and len(found.places) == 2
+
+
+def test_slides_and_sheets() -> None:
+    import openpyxl
+    import pptx
+
+    show, out = pptx.Presentation(), io.BytesIO()
+    for title in ("Owls", "Ducks"):
+        show.slides.add_slide(show.slide_layouts[0]).shapes.title.text = title
+    show.save(out)
+    slides = read_document(out.getvalue(), "a.pptx", suffix="pptx")
+    assert {c.place for c in slides.chunk(max_size=40)} == {"slide 1", "slide 2"}
+    book, out = openpyxl.Workbook(), io.BytesIO()
+    book.active.append(["name", "says"])
+    book.active.append(["owl", "hoo"])
+    book.save(out)
+    sheet = read_document(out.getvalue(), "a.xlsx", suffix="xlsx")
+    assert "| owl | hoo |" in sheet.text
+
+
+def test_a_document_does_not_bring_other_files_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture that a .docx only links to is not opened."""
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"not to be read")
+    out, base = io.BytesIO(), "http://schemas.openxmlformats.org/"
+    kind = f"{base}officeDocument/2006/relationships"
+    names = (
+        f'xmlns:w="{base}wordprocessingml/2006/main" xmlns:r="{kind}" '
+        f'xmlns:a="{base}drawingml/2006/main" xmlns:pic="{base}drawingml/2006/picture" '
+        f'xmlns:wp="{base}drawingml/2006/wordprocessingDrawing"'
+    )
+    picture = (
+        '<w:r><w:drawing><wp:inline><wp:docPr id="1" name="x"/><a:graphic><a:graphicData><pic:pic>'
+        '<pic:blipFill><a:blip r:link="rId9"/></pic:blipFill></pic:pic></a:graphicData></a:graphic>'
+        "</wp:inline></w:drawing></w:r>"
+    )
+    body = f"<w:body><w:p><w:r><w:t>Owls</w:t></w:r>{picture}</w:p></w:body>"
+    package = f"{base}package/2006"
+    with zipfile.ZipFile(out, "w") as made:
+        made.writestr(
+            "[Content_Types].xml",
+            f'<Types xmlns="{package}/content-types"><Override PartName="/word/document.xml" '
+            'ContentType="application/vnd.openxmlformats-officedocument.wordprocessingml.document'
+            '.main+xml"/></Types>',
+        )
+        for path, id, what, target, mode in (
+            ("_rels/.rels", "rId1", "officeDocument", "word/document.xml", "Internal"),
+            ("word/_rels/document.xml.rels", "rId9", "image", secret.as_uri(), "External"),
+        ):
+            made.writestr(
+                path,
+                f'<Relationships xmlns="{package}/relationships"><Relationship Id="{id}" '
+                f'Type="{kind}/{what}" Target="{target}" TargetMode="{mode}"/></Relationships>',
+            )
+        made.writestr("word/document.xml", f"<w:document {names}>{body}</w:document>")
+    opened: list[str] = []
+    real = builtins.open
+
+    def watched(file: Any, *args: Any, **options: Any) -> Any:
+        opened.append(str(file))
+        return real(file, *args, **options)
+
+    monkeypatch.setattr(builtins, "open", watched)
+    with no_network():
+        found = read_document(out.getvalue(), "a.docx", suffix="docx")
+    assert found.text == "Owls" and not [name for name in opened if "secret" in name]
