@@ -222,14 +222,26 @@ def _office(data: bytes, source: str, suffix: str) -> Document:
         ) from error
     text = result.markdown.replace("\0", "\ufffd")
     facts = {"title": result.title} if result.title else {}
-    unit, marks = ("page", "\f") if suffix == "pdf" else ("slide", "<!-- Slide number: ")
-    starts = [m.start() for m in re.finditer(marks, text)]
-    if suffix == "pdf" and starts:
-        # A form feed ends a page.
-        starts = [0, *(at + 1 for at in starts if at + 1 < len(text))]
-    places = tuple(Place(at, unit, no) for no, at in enumerate(starts, 1))
     kind = "text" if suffix == "pdf" else "markdown"
-    return Document(text.replace("\f", "\n"), source, kind, facts, places)
+    if (parted := _PARTS.get(suffix)) is None or not parted[1].search(text):
+        return Document(text, source, kind, facts)
+    unit, mark = parted
+    pieces = [piece.strip() for piece in mark.split(text)]
+    # Slides are announced, pages are ended: what is empty is before the first or after the last.
+    pieces = pieces[1:] if unit == "slide" else pieces
+    places: list[Place] = []
+    at = 0
+    for no, piece in enumerate(pieces, 1):
+        if piece:
+            places.append(Place(at, unit, no))
+        at += len(piece) + 2
+    return Document("\n\n".join(pieces), source, kind, facts, tuple(places))
+
+
+_PARTS = {
+    "pdf": ("page", re.compile("\f")),
+    "pptx": ("slide", re.compile(r"<!-- Slide number: \d+ -->")),
+}
 
 
 def _check_archive(data: bytes, source: str) -> None:
