@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from importlib.util import find_spec
@@ -44,6 +45,8 @@ T = TypeVar("T")
 
 BACKOFF = 0.5
 MOST_BACKOFF = 8.0
+CLOSE_SECONDS = 15.0  # the SDK's own patience with a process that will not go is about 8
+LAST_WORDS_SECONDS = 0.5
 MAX_PAGES = 100
 
 
@@ -127,6 +130,8 @@ class Connection:
         self._ready: asyncio.Future[mcp.Client] | None = None
         self._end: asyncio.Event | None = None
         self._tools: list[mcp_types.Tool] | None = None
+        self._stopped = False
+        self._listener: threading.Thread | None = None
         self._failures = 0
         self._trouble.forget()
 
@@ -208,8 +213,8 @@ class Connection:
                     await self._close()
                     continue
                 lost = code == CLOSED or (self._end is not None and self._end.is_set())
-                if lost:
-                    await self._last_words()
+                if lost and self._owner is not None:
+                    await asyncio.wait([self._owner], timeout=5.0)
                 raise self._trouble.refused(what, code, error, lost=lost) from None
             finally:
                 _current.reset(token)
@@ -223,7 +228,7 @@ class Connection:
             self._forget()
             self._loop = loop
         if self._end is not None and self._end.is_set() and self._owner is not None:
-            await asyncio.wait([self._owner])
+            await asyncio.wait([self._owner], timeout=CLOSE_SECONDS)
         if not self.is_open:
             self._start(loop)
         assert self._ready is not None
@@ -232,8 +237,7 @@ class Connection:
             async with asyncio.timeout(self.server.connect_timeout):
                 return await wait
         except TimeoutError:
-            if self._owner is not None:
-                self._owner.cancel()
+            self._stop()
             self._failures += 1
             raise ToolTimeout(
                 f'MCP server "{self.name}" did not start within {self.server.connect_timeout:g} s',
@@ -246,6 +250,8 @@ class Connection:
         # Somebody may have given up waiting for it.
         self._ready.add_done_callback(lambda f: f.cancelled() or f.exception())
         self._end = asyncio.Event()
+        self._stopped = False
+        self._listener = None
         self._tools = None
         self._trouble.forget()
         delay = min(BACKOFF * 2 ** (self._failures - 1), MOST_BACKOFF) if self._failures else 0.0
@@ -269,6 +275,7 @@ class Connection:
                 await end.wait()
         except BaseException as error:
             self._trouble.why = innermost(error)
+            await self._last_words()
             if not ready.done():
                 self._failures += 1
                 ready.set_exception(self._trouble.no_start(self._trouble.why))
@@ -278,9 +285,11 @@ class Connection:
 
     async def _last_words(self) -> None:
         """They come through another pipe than the end of the messages."""
-        if self._end is not None and self._end.is_set() and self._owner is not None:
-            await asyncio.wait([self._owner], timeout=5.0)
-        await asyncio.sleep(0.02)
+        until = time.monotonic() + LAST_WORDS_SECONDS
+        while self._listener is not None and self._listener.is_alive():
+            if time.monotonic() > until:
+                return  # a child of the server holds the pipe open
+            await asyncio.sleep(0.005)
 
     def _check(self, protocol: str) -> None:
         wanted = self.server.protocol
@@ -318,12 +327,13 @@ class Connection:
             raise FileNotFoundError(server.command)
         reading, writing = os.pipe()
         errlog = stack.enter_context(os.fdopen(writing, "w"))
-        threading.Thread(
+        self._listener = threading.Thread(
             target=_drain,
             args=(reading, self._trouble.stderr),
             name="mastra-nb-mcp-stderr",
             daemon=True,
-        ).start()
+        )
+        self._listener.start()
         return stdio_client(
             StdioServerParameters(
                 command=server.command,
@@ -359,8 +369,19 @@ class Connection:
         assert self._end is not None
         self._end.set()
         if self._ready is not None and not self._ready.done():
+            self._stop()
+        _, pending = await asyncio.wait([self._owner], timeout=CLOSE_SECONDS)
+        if pending:
+            get_logger("mastra_nb.mcp").warning(
+                'MCP server "%s" does not end; it was given up', self.name
+            )
+
+    def _stop(self) -> None:
+        # Once: a second cancellation would cut off the SDK's own shutdown, and leave a process
+        # that nobody ends and a reader that waits for it.
+        if self._owner is not None and not self._stopped:
+            self._stopped = True
             self._owner.cancel()
-        await asyncio.wait([self._owner])
 
     # --- what the server says ---------------------------------------------------------------
 

@@ -198,6 +198,16 @@ async def test_a_slow_start_is_waited_for_and_not_for_ever(log: Path) -> None:
         assert time.monotonic() - started < 2
 
 
+async def test_one_that_never_listens_is_given_up_and_ended() -> None:
+    deaf = Stdio(sys.executable, ["-c", "import time; time.sleep(60)"], connect_timeout=1.5)
+    async with MCPClient({"m": deaf}) as client:
+        with pytest.raises(ToolTimeout, match="did not start"):
+            await client.tools()
+        started = time.monotonic()
+    # Closed while it is already being stopped: the SDK waits 2 s before it kills.
+    assert time.monotonic() - started < 10
+
+
 async def test_garbage_on_stdout_is_skipped(log: Path) -> None:
     async with MCPClient({"m": server(log, "garbage")}) as client:
         assert await client.call("m", "echo", {"text": "through"}) == "through"
