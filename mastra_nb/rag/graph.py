@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mastra_nb.embedders import embed_many
 from mastra_nb.errors import ConfigError
+from mastra_nb.rag._embedding import embed_query
 from mastra_nb.rag.index import TOP_K, Index
 from mastra_nb.rag.results import Hits, Passage, passage
 from mastra_nb.rag.tool import Narrow, search_tool
+from mastra_nb.schema import clean
 from mastra_nb.tools import Tool, in_thread
 from mastra_nb.vectors import Filter, Hit
 
@@ -64,8 +65,8 @@ class GraphRAG:
                 f'the index "{self.name}" has no embedder', hint="query the index itself"
             )
         graph = await self._graph(filter)
-        reply = await embed_many([text], embedder, kind="query", cache=self.index.store.embeddings)
-        found = await in_thread(lambda: graph.walk(reply.vectors[0], self.restart, top_k))
+        row = await embed_query(clean(text), embedder)
+        found = await in_thread(lambda: graph.walk(row, self.restart, top_k))
         return Hits(query=text, passages=tuple(found))
 
     def as_tool(self, *, filter: Narrow = None, **options: Any) -> Tool[..., Any]:
@@ -103,12 +104,12 @@ class _Graph:
         total = links.sum(axis=1, keepdims=True)
         self.steps = np.divide(links, total, out=links, where=total > 0)
 
-    def walk(self, query: np.ndarray[Any, Any], restart: float, top_k: int) -> list[Passage]:
+    def walk(self, query: bytes, restart: float, top_k: int) -> list[Passage]:
         import numpy as np
 
         if not self.passages:
             return []
-        near = np.maximum(self.vectors @ _unit(query[None, :])[0], 0.0)
+        near = np.maximum(self.vectors @ _unit(np.frombuffer(query, "<f4")[None, :])[0], 0.0)
         # The walk begins where a plain search would look.
         cut = np.partition(near, -min(top_k, len(near)))[-min(top_k, len(near))]
         start = np.where(near >= cut, near, 0.0)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +14,10 @@ from typing import Any, Literal
 import msgspec
 
 from mastra_nb import plugins
-from mastra_nb.embedders import Embedder, embed_many, resolve
+from mastra_nb.embedders import Embedder, resolve
 from mastra_nb.errors import ConfigError, Conflict, MissingExtra, NotFound, SchemaError
 from mastra_nb.messages import Usage
-from mastra_nb.progress import Progress
+from mastra_nb.rag._embedding import embed_passages, embed_query
 from mastra_nb.rag.chunking import Chunk, Chunking
 from mastra_nb.rag.documents import Document
 from mastra_nb.rag.extract import Extraction
@@ -36,6 +36,7 @@ from mastra_nb.rag.results import (
     stored,
 )
 from mastra_nb.rag.tool import Narrow, search_tool
+from mastra_nb.schema import clean
 from mastra_nb.services import ambient
 from mastra_nb.storage import Store
 from mastra_nb.tools import Tool, in_thread
@@ -61,6 +62,17 @@ class _Ready(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     chunks: tuple[Chunk, ...]
     known: bool
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """Of an ingest: `done` documents are as they should be, `read` were found so far, `source` is
+    the last of them.
+    """
+
+    done: int
+    read: int
+    chunks: int
+    source: str
 
 
 class _Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,15 +148,17 @@ class Index:
         prune: bool = False,
         metadata: Mapping[str, Any] | None = None,
         root: str | Path | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> Ingested:
         """Read `sources` as `load` does and index what is new or has changed. `prune` removes the
-        documents that were not among them; `metadata` is added to that of each.
+        documents that were not among them; `metadata` is added to that of each. `on_progress` is
+        told when documents were found as they were or were written.
 
         Each document is written whole or not at all: stop it at any time, call it again, and it
         goes on with what was not done. What cannot be read is in the report. Raises NotFound for a
         path that is not there, Conflict if another embedder made the index, ModelError.
         """
-        return await _Ingest(self, dict(metadata or {})).run(
+        return await _Ingest(self, dict(metadata or {}), on_progress).run(
             items(*sources, root=root, max_bytes=self.max_bytes, allow_hosts=self.allow_hosts),
             prune=prune,
         )
@@ -232,12 +246,11 @@ class Index:
                 f'the index "{self.name}" has no embedder', hint='query(…, mode="words")'
             )
         if embedder is not None and mode != "words":
-            reply = await embed_many([text], embedder, kind="query", cache=self.store.embeddings)
-            vector = reply.rows[0]
+            vector = await embed_query(clean(text), embedder)
         found = await self.store.vectors.query(
             self.name,
             vector,
-            text=None if mode == "vector" else text,
+            text=None if mode == "vector" else clean(text),
             top_k=top_k * (1 if rerank is None else _CANDIDATES),
             filter=filter,
             min_score=min_score,
@@ -299,7 +312,13 @@ class Index:
 class _Ingest:
     """One ingest: reads ahead while the batch before is embedded and written."""
 
-    def __init__(self, index: Index, metadata: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        index: Index,
+        metadata: dict[str, Any],
+        tell: Callable[[Progress], None] | None,
+    ) -> None:
+        self.tell = tell
         own = [k for k in metadata if k.startswith("_")]
         if own:
             raise SchemaError(f'the metadata key "{own[0]}" begins with "_"')
@@ -323,14 +342,13 @@ class _Ingest:
             self.known = {d.source: d.digest for d in await index.documents()}
         await index.store.put(_KIND, index.name, msgspec.to_builtins(self.config))
         queue: asyncio.Queue[_Ready | BaseException | None] = asyncio.Queue(_AHEAD)
-        with Progress(f"ingest {index.name}", unit="documents") as progress:
-            reading = asyncio.create_task(self._read(found, queue, progress))
-            try:
-                await self._write_all(queue, progress)
-            finally:
-                reading.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await reading
+        reading = asyncio.create_task(self._read(found, queue))
+        try:
+            await self._write_all(queue)
+        finally:
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reading
         if prune:
             await self._prune()
         return Ingested(
@@ -360,7 +378,6 @@ class _Ingest:
         self,
         found: AsyncIterator[Item | Failed],
         queue: asyncio.Queue[_Ready | BaseException | None],
-        progress: Progress,
     ) -> None:
         try:
             async for one in found:
@@ -371,7 +388,7 @@ class _Ingest:
                     if (ready := await self._prepare(one)) is not None:
                         await queue.put(ready)
                         continue
-                progress.step()
+                self._report(one.source)
             await queue.put(None)
         except Exception as error:
             await queue.put(error)
@@ -402,9 +419,7 @@ class _Ingest:
             document=document, digest=digest, chunks=tuple(chunks), known=before is not None
         )
 
-    async def _write_all(
-        self, queue: asyncio.Queue[_Ready | BaseException | None], progress: Progress
-    ) -> None:
+    async def _write_all(self, queue: asyncio.Queue[_Ready | BaseException | None]) -> None:
         batch: list[_Ready] = []
         size = 0
         while True:
@@ -416,7 +431,7 @@ class _Ingest:
                 size += len(ready.chunks)
             if batch and (ready is None or size >= _BATCH):
                 await self._write(batch)
-                progress.step(len(batch))
+                self._report(batch[-1].document.source)
                 batch, size = [], 0
             if ready is None:
                 return
@@ -426,15 +441,12 @@ class _Ingest:
         each = [(ready, no, chunk) for ready in batch for no, chunk in enumerate(ready.chunks)]
         rows: tuple[bytes, ...] | None = None
         if embedder is not None:
-            reply = await embed_many(
-                [chunk.in_context for _, _, chunk in each],
-                embedder,
-                kind="passage",
-                cache=index.store.embeddings,
+            reply = await embed_passages(
+                [chunk.in_context for _, _, chunk in each], embedder, index.store.embeddings
             )
             rows = reply.rows
             self.usage += reply.usage
-            self.embedded += len(each) - reply.cached
+            self.embedded += reply.asked
         await index.create(len(rows[0]) // 4 if rows else 0)
         await index.store.vectors.upsert(
             index.name,
@@ -450,6 +462,11 @@ class _Ingest:
         self.chunks += len(each)
         for ready in batch:
             self.counts["changed" if ready.known else "added"] += 1
+
+    def _report(self, source: str) -> None:
+        if self.tell is not None:
+            done = sum(self.counts.values()) + len(self.failed)
+            self.tell(Progress(done=done, read=len(self.seen), chunks=self.chunks, source=source))
 
     async def _prune(self) -> None:
         lost = tuple(f.source for f in self.failed)
