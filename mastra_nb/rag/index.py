@@ -176,35 +176,34 @@ class Index:
         return await self.store.vectors.delete_index(self.name)
 
     async def _describe(self) -> IndexInfo | None:
+        """None if it is not there. Raises Conflict if our embedder is not the one that made it."""
         try:
             info = await self.store.vectors.describe_index(self.name)
         except NotFound:
             return None
-        embedder = self.embedder
-        name = "" if embedder is None else embedder.name
-        if info.dimension and embedder is not None and info.embedder not in ("", name):
-            raise self._mismatch(info, f'"{name}"')
-        wanted = 0 if embedder is None else embedder.dimensions
-        if wanted is not None and wanted != info.dimension and (wanted or not info.dimension):
-            raise self._mismatch(info, f"{wanted} dimensions")
+        if (embedder := self.embedder) is not None:
+            if info.embedder not in ("", embedder.name) or not info.dimension:
+                raise self._mismatch(info, embedder.name)
+            if embedder.dimensions not in (None, info.dimension):
+                raise self._mismatch(info, f"{embedder.dimensions} dimensions")
         return info
 
     def _mismatch(self, info: IndexInfo, other: str) -> Conflict:
         made = info.embedder or ("an unnamed embedder" if info.dimension else "no embedder")
+        named = f'"{info.embedder}"' if info.embedder else "None"
         return Conflict(
             f'the index "{self.name}" was made by {made} '
             f"({info.dimension} dimensions), not {other}",
             code="rag.embedder",
-            hint=f'Index("{self.name}", embedder="{info.embedder}"), or await index.clear() and '
-            "ingest again",
+            hint=f'Index("{self.name}", embedder={named}), or await index.clear() and ingest again',
         )
 
     async def create(self, dimension: int) -> IndexInfo:
         """The index, made if it is not there."""
         embedder = self.embedder
         if (info := await self._describe()) is not None:
-            if embedder is not None and info.dimension != dimension:
-                raise self._mismatch(info, f"{dimension} dimensions")
+            if info.dimension != dimension:
+                raise self._mismatch(info, f"{dimension} dimensions" if dimension else "by words")
             return info
         return await self.store.vectors.create_index(
             self.name,
@@ -264,12 +263,13 @@ class Index:
         """In order of first insertion."""
         only = {"$and": [{PART: 0}, dict(filter)]} if filter else {PART: 0}
         found: list[DocumentInfo] = []
-        if await self._describe() is None:
-            return Documents()
         while True:
-            rows = await self.store.vectors.find(
-                self.name, filter=only, limit=_PAGE, offset=len(found)
-            )
+            try:
+                rows = await self.store.vectors.find(
+                    self.name, filter=only, limit=_PAGE, offset=len(found)
+                )
+            except NotFound:
+                return Documents()
             found += [document_info(r.metadata) for r in rows]
             if len(rows) < _PAGE:
                 return Documents(tuple(found))

@@ -173,11 +173,16 @@ def _paths(given: Any, base: Path | None) -> list[_Step]:
         inside = base or (path.resolve() if path.is_dir() else None)
         return [(path, inside, True)]
     if glob.has_magic(name):
-        fixed = Path(*_fixed(path.parts))
-        inside = base or fixed.resolve()
-        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (a pattern may be absolute)
-        found = [Path(p) for p in matches if not _is_ignored(Path(p).relative_to(fixed).parts)]
-        files: list[_Step] = [(p, inside, False) for p in found if p.is_file()]
+        fixed = [*_fixed(path.parts)]
+        start, rest = Path(*fixed), path.parts[len(fixed) :]
+        inside = base or start.resolve()
+        # Unlike glob's, its "**" does not follow links, which may lead in circles.
+        found = sorted(start.glob(str(Path(*rest, "*") if rest[-1] == "**" else Path(*rest))))
+        files: list[_Step] = [
+            (p, inside, False)
+            for p in found
+            if p.is_file() and not _is_ignored(p.parts[len(fixed) :])
+        ]
         if files:
             return files
     raise NotFound(

@@ -23,7 +23,7 @@ from mastra_nb.models import ModelRequest
 from mastra_nb.rag.chunking import Chunking
 from mastra_nb.rag.documents import Document
 from mastra_nb.rag.extract import Extraction
-from mastra_nb.rag.index import Index
+from mastra_nb.rag.index import Index, Progress
 from mastra_nb.rag.rerank import Reranker, Weights, rerank
 from mastra_nb.rag.tool import citations
 from mastra_nb.storage import Store
@@ -171,7 +171,7 @@ KILLED = """
 import asyncio, os, signal, sys
 from mastra_nb.app import open_store
 from mastra_nb.rag.documents import Document
-from mastra_nb.rag.index import Index
+from mastra_nb.rag.index import Index, Progress
 from mastra_nb.testing import FakeEmbedder
 
 class Dies(FakeEmbedder):
@@ -236,6 +236,20 @@ async def test_words_only_needs_no_embedder(folder: Path, store: Store) -> None:
     assert "Oaks" in (await words.query("acorns"))[0].text
     with pytest.raises(ConfigError, match="no embedder"):
         await words.query("acorns", mode="vector")
+    with pytest.raises(Conflict, match="made by no embedder") as caught:
+        await Index("words", store=store, embedder=FakeEmbedder()).query("acorns")
+    assert "embedder=None" in caught.value.hint
+    await index(store).ingest(folder)
+    with pytest.raises(Conflict, match="not by words"):
+        await Index("notes", store=store, embedder=None).ingest(Document("x"))
+
+
+async def test_progress_is_told_and_ends_at_all_of_it(folder: Path, store: Store) -> None:
+    (folder / "empty.md").touch()
+    told: list[Progress] = []
+    report = await index(store).ingest(folder, on_progress=told.append)
+    assert (told[-1].done, told[-1].read) == (3, 3) and told[-1].chunks == report.chunks
+    assert [p.done for p in told] == sorted(p.done for p in told)
 
 
 async def test_what_is_asked_wrongly_says_so(folder: Path, store: Store) -> None:

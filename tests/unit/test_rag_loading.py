@@ -42,7 +42,10 @@ async def test_patterns_lists_tables_and_documents(tmp_path: Path) -> None:
     for name in ("a.md", "sub/b.md", "c.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("text")
+    for link in ("sub/up", "sub/again"):
+        (tmp_path / link).symlink_to(tmp_path)
     assert await names(f"{tmp_path}/**/*.md") == ["a.md", "b.md"]
+    assert await names(f"{tmp_path}/**") == ["a.md", "b.md", "c.txt"]
     frame = pd.DataFrame({"text": ["one", "two"]})
     found = await load([tmp_path / "c.txt", frame], Document("x"))
     assert len(found) == 4 and found[3].source.startswith("text-")
@@ -103,12 +106,24 @@ async def test_one_bad_file_does_not_stop_the_rest(tmp_path: Path) -> None:
     assert "no ordinary file" in one.why
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-async def test_a_folder_that_may_not_be_read_is_reported(tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0)
-    (failed,) = (await load(tmp_path)).failed
-    assert failed.source == closed.as_posix()
+async def test_a_folder_that_may_not_be_read_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.txt").write_text("a")
+    real = os.scandir
+
+    def scan(path: Path) -> Any:
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    found = await load(tmp_path)
+    assert len(found) == 1
+    assert [(f.source, f.why) for f in found.failed] == [
+        ((tmp_path / "closed").as_posix(), "Permission denied")
+    ]
 
 
 @pytest.mark.parametrize(
