@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pandas as pd
 import pytest
 
@@ -94,3 +96,31 @@ def test_what_was_loaded_shows_nothing_active(payload: str) -> None:
     )._repr_mimebundle_()["text/markdown"]
     page = MarkdownIt("commonmark", {"html": True}).enable("table").render(shown)
     assert active(str(page)) == []
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["<a ", "<a b='", '<a b="', "<!--", "<![", "<![CDATA[", "</", "<", "</a b", "<script", "<div>",
+     "<script>", "</script", "<p hidden>", "<svg>", "<title>", "&#", "&amp", "<pre>   "],
+)  # fmt: skip
+def test_no_page_takes_long(piece: str) -> None:
+    """Each of them, a few times over, takes the standard library's parser minutes or is nothing."""
+    began = time.process_time()
+    Document.from_html(piece * 100_000)
+    assert time.process_time() - began < 5
+
+
+def test_html_as_browsers_read_it() -> None:
+    for page, text in (
+        ("a < b &lt;c&gt;", "a < b <c>"),
+        ('<p title="a > b">x</p>', "x"),
+        ("<p class='not hidden at all'>x</p>", "x"),
+        ('<p aria-hidden="true">x</p>y', "y"),
+        ("<p>a<!-- <p>b --> c", "a c"),
+        ("<script>if (a</b) '<p>x</p>'</script>y", "y"),
+        ("<SCRIPT>x</SCRIPT >y<svg><p>z</svg>", "y"),
+        ("<table><tr><td>a<td>b<tr><td>c</table>", "| a | b\n| c"),
+        ("x<!doctype html><?php y ?>", "x"),
+        ("x<p", "x"),
+    ):
+        assert Document.from_html(page).text == text
