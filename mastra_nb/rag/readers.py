@@ -31,6 +31,12 @@ _KINDS = {
     "office": "pdf docx pptx xlsx xls epub",
 }
 _BY_SUFFIX = {s: kind for kind, suffixes in _KINDS.items() for s in suffixes.split()}
+_LANGUAGES = {
+    "c": "c", "h": "c", "cc": "c++", "cpp": "c++", "hpp": "c++", "cs": "c#", "go": "go",
+    "java": "java", "jl": "julia", "js": "javascript", "jsx": "javascript", "kt": "kotlin",
+    "php": "php", "r": "r", "rb": "ruby", "rs": "rust", "scala": "scala", "sh": "shell",
+    "sql": "sql", "swift": "swift", "ts": "typescript", "tsx": "typescript",
+}  # fmt: skip
 _ZIPPED = frozenset({"docx", "pptx", "xlsx", "epub"})
 _BY_TYPE = {
     "text/markdown": "md",
@@ -70,6 +76,8 @@ def read_document(data: bytes, source: str, *, suffix: str = "", charset: str = 
     if kind == "office":
         return _office(data, source, suffix)
     text = decoded(data, source, charset)
+    if language := _LANGUAGES.get(suffix):
+        return Document(text, source, "text", {"language": language})
     if kind == "csv":
         return _csv(text, source, "\t" if suffix == "tsv" else ",")
     made: Callable[[str, str], Document] = _READERS.get(kind, Document.from_text)

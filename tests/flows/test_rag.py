@@ -28,6 +28,7 @@ from mastra_nb.rag.rerank import Reranker, Weights, rerank
 from mastra_nb.rag.tool import citations
 from mastra_nb.storage import Store
 from mastra_nb.testing import FakeEmbedder, ScriptedModel, calls
+from mastra_nb.views import record
 from tests.hostile import PAYLOADS, active
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -335,8 +336,10 @@ async def test_an_agent_cites_and_the_record_says_what(folder: Path, store: Stor
     text = (folder / "birds.md").read_text()
     assert "Owls hunt mice" in text[cited.start : cited.end]
     assert cited.source.endswith("birds.md") and len(citations(run, all=True)) > 1
-    shown = json.dumps(run._repr_mimebundle_(), default=str)
-    assert "birds.md" in shown
+    first = record(run.view)["items"][0]
+    (shown,) = [item for item in first["items"] if item["type"] == "display"]
+    assert shown["mime"] == "text/markdown" and "**1**" in shown["data"]
+    assert "Owls hunt mice" in shown["data"]
 
 
 async def test_a_filter_of_the_model_is_checked_and_cannot_widen(store: Store) -> None:

@@ -181,6 +181,7 @@ def test_a_table_in_a_file_is_read_row_by_row() -> None:
 
 def test_code_knows_its_language_and_broken_json_is_text() -> None:
     assert read_document(b"x = 1", "a.py", suffix="py").metadata == {"language": "python"}
+    assert read_document(b"fn x() {}", "a.rs", suffix="rs").metadata == {"language": "rust"}
     assert read_document(b"{", "a.json", suffix="json") == Document("{", "a.json")
     deep = b"[" * 100_000
     assert read_document(deep, "a.json", suffix="json").kind == "text"
