@@ -336,8 +336,7 @@ async def test_an_agent_cites_and_the_record_says_what(folder: Path, store: Stor
     text = (folder / "birds.md").read_text()
     assert "Owls hunt mice" in text[cited.start : cited.end]
     assert cited.source.endswith("birds.md") and len(citations(run, all=True)) > 1
-    first = record(run.view)["items"][0]
-    (shown,) = [item for item in first["items"] if item["type"] == "display"]
+    shown, _ = [i for i in record(run.view)["items"] if i["type"] == "display"]
     assert shown["mime"] == "text/markdown" and "**1**" in shown["data"]
     assert "Owls hunt mice" in shown["data"]
 
