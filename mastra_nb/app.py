@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mastra_nb import plugins, portal
 from mastra_nb.agents import Agent
@@ -13,11 +13,13 @@ from mastra_nb.config import Settings, get_logger, load_settings
 from mastra_nb.errors import MissingExtra, NotFound, close_matches
 from mastra_nb.events import RunStatus
 from mastra_nb.limits import Limits
-from mastra_nb.rag.index import Index
 from mastra_nb.runs import Run
 from mastra_nb.services import Services
 from mastra_nb.storage import RunRow, Store, Thread
 from mastra_nb.tools import ToolLike, toolset
+
+if TYPE_CHECKING:
+    from mastra_nb.rag.index import Index
 
 T = TypeVar("T")
 
@@ -81,6 +83,9 @@ class Mastra:
 
         Raises NotFound without a store.
         """
+        # Most applications have none, and their import would double.
+        from mastra_nb.rag.index import Index
+
         return Index(name, store=self._need_store(), **options)
 
     def get_logger(self, name: str = "mastra_nb") -> logging.Logger:

@@ -189,11 +189,12 @@ def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def snippet(text: str, query: str, most: int = _SNIPPET) -> str:
-    """One line of the text, from where a word of the query is."""
+    """One line of the text, from where the longest word of the query is that it has."""
     line = " ".join(text[:20_000].split())
     low = line.lower()
-    found = [low.find(w) for w in re.findall(r"\w{4,}", query[:500].lower())[:20]]
-    at = max(0, min((f for f in found if f >= 0), default=0) - 40)
+    words = sorted(re.findall(r"\w{3,}", query[:500].lower())[:20], key=len, reverse=True)
+    found = (low.find(word) for word in words)
+    at = max(0, next((f for f in found if f >= 0), 0) - 40)
     cut = line[at : at + most]
     return ("…" if at else "") + cut + ("…" if at + most < len(line) else "")
 
