@@ -215,6 +215,7 @@ class Connection:
                 lost = code == CLOSED or (self._end is not None and self._end.is_set())
                 if lost and self._owner is not None:
                     await asyncio.wait([self._owner], timeout=5.0)
+                    await self._last_words()
                 raise self._trouble.refused(what, code, error, lost=lost) from None
             finally:
                 _current.reset(token)

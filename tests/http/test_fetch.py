@@ -6,12 +6,14 @@ import asyncio
 import gzip
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mastra_nb.errors import MastraError, ToolError
 from mastra_nb.http.fetch import fetch, is_public
+from mastra_nb.rag.loading import load
 from mastra_nb.testing import no_network
 from tests.http.server import Answer, serve
 
@@ -233,3 +235,20 @@ async def test_errors_do_not_hold_the_query_of_an_address(page: Any) -> None:
     with pytest.raises(ToolError) as caught:
         await fetch(f"{page.url}/x?token=secret#y", allow_hosts=HERE)
     assert "secret" not in str(caught.value)
+
+
+async def test_a_page_becomes_a_document(page: Any) -> None:
+    body = "<title>Owls</title><h1>Owls</h1><p>caf\xe9</p><script>x</script>".encode("latin-1")
+    page.script.append(Answer(headers=HTML, pieces=[body]))
+    found = await load(f"{page.url}/owls", allow_hosts=HERE)
+    assert found[0].text == "# Owls\n\ncafé" and found[0].title == "Owls"
+    assert found[0].source == f"{page.url}/owls"
+
+
+async def test_a_page_that_cannot_be_had_does_not_stop_the_rest(page: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    page.script.append(Answer(headers={"content-type": "video/mp4"}, pieces=[b"x"]))
+    found = await load(page.url, tmp_path / "a.txt")
+    assert len(found) == 1 and "not a public address" in found.failed[0].why
+    found = await load(page.url, tmp_path / "a.txt", allow_hosts=HERE)
+    assert len(found) == 1 and "video/mp4" in found.failed[0].why
