@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mastra_nb import plugins, portal
 from mastra_nb.agents import Agent
@@ -20,6 +20,9 @@ from mastra_nb.services import Services
 from mastra_nb.storage import Pruned, Retention, RunRow, Store, Thread
 from mastra_nb.tools import ToolLike, toolset
 from mastra_nb.vectors import VectorStore
+
+if TYPE_CHECKING:
+    from mastra_nb.rag.index import Index
 
 T = TypeVar("T")
 
@@ -82,6 +85,16 @@ class Mastra:
 
     def get_tool(self, name: str) -> ToolLike:
         return _find("tool", name, self.tools)
+
+    def index(self, name: str, **options: Any) -> Index:
+        """An index of documents in the app's store; `options` are those of Index.
+
+        Raises NotFound without a store.
+        """
+        # Most applications have none, and their import would double.
+        from mastra_nb.rag.index import Index
+
+        return Index(name, store=self._need_store(), **options)
 
     def get_logger(self, name: str = "mastra_nb") -> logging.Logger:
         return get_logger(name)
