@@ -122,11 +122,11 @@ def link(db: apsw.Connection, thread: str, run: str, events: Sequence[int]) -> i
 def link_new(db: apsw.Connection, thread: str, run: str, events: Sequence[int]) -> int:
     """`link` of events that the thread does not hold."""
     count, now = len(events), time.time()
-    row = db.execute(NEXT, (count, now, thread)).fetchone()
-    if row is None:
+    found: Any = db.execute(NEXT, (count, now, thread)).fetchall()
+    if not found:
         db.execute(NEW_THREAD, (thread, run, now, now))
-        row = db.execute(NEXT, (count, now, thread)).fetchone()
-    no, last = row
+        found = db.execute(NEXT, (count, now, thread)).fetchall()
+    ((no, last),) = found
     for pos, event in enumerate(events, last - count + 1):
         db.execute(LINK, (no, pos, event))
     return int(last)

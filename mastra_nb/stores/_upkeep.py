@@ -107,7 +107,8 @@ class Upkeep(Access):
             except (apsw.SQLError, apsw.BindingsError, TypeError) as exc:
                 raise StorageError(
                     f"The query failed: {exc}.",
-                    hint="Tables: run, event, blob, thread, thread_message, doc, vector, embedding.",
+                    hint="Tables: run, event, blob, thread, thread_message, doc, vector_index, "
+                    "vector, embedding.",
                     code="storage.sql",
                 ) from exc
             except (apsw.AuthError, apsw.ReadOnlyError) as exc:
