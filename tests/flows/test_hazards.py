@@ -243,6 +243,44 @@ def test_after_a_foreign_copy_ours_is_not_loaded(start, tmp_path):
     assert said.startswith("another SQLite library") and "pysqlite3" in said
 
 
+SAME_LIBRARY = """
+other = unguarded()
+ours = apsw.Connection(":memory:")
+assert _vec.load(ours) == ""
+assert distance(ours) == 5
+nearest(other)
+other = unguarded()
+nearest(other)
+assert _vec.load(ours) == ""
+say("both")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="who loaded it cannot be told there")
+def test_a_copy_in_the_same_library_does_no_harm(start, tmp_path):
+    process = start(VEC.replace("pysqlite3.dbapi2", "sqlite3") + SAME_LIBRARY, tmp_path / "s", "p")
+    assert process.communicate(timeout=20)[0] == "both\n"
+    assert process.returncode == 0
+
+
+GONE = """
+db = theirs()
+db.close()
+del db
+ours = apsw.Connection(":memory:")
+assert _vec.load(ours) == ""
+assert distance(ours) == 5
+say("ours")
+"""
+
+
+@SECOND_SQLITE
+def test_a_foreign_copy_that_is_gone_does_not_count(start, tmp_path):
+    process = start(VEC + GONE, tmp_path / "s.db", "p")
+    assert process.communicate(timeout=20)[0] == "ours\n"
+    assert process.returncode == 0
+
+
 OURS_FIRST = """
 ours = [apsw.Connection(":memory:") for _ in range(2)]
 assert [_vec.load(db) for db in ours] == ["", ""]
