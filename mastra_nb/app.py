@@ -19,6 +19,7 @@ from mastra_nb.runs import Run
 from mastra_nb.services import Services
 from mastra_nb.storage import Pruned, Retention, RunRow, Store, Thread
 from mastra_nb.tools import ToolLike, toolset
+from mastra_nb.vectors import VectorStore
 
 T = TypeVar("T")
 
@@ -63,6 +64,11 @@ class Mastra:
     @property
     def store(self) -> Store | None:
         return self.services.store
+
+    @property
+    def vectors(self) -> VectorStore:
+        """The vector indexes of its store. Raises NotFound without a store."""
+        return self._need_store().vectors
 
     def add(self, agent: Agent[Any]) -> Agent[Any]:
         """Register an agent; one of the same name is replaced."""

@@ -95,9 +95,7 @@ def cutoffs(retention: Retention, now: float) -> dict[str, float]:
     return {name: -1.0 if d is None else now - d * 86_400 for name, d in days.items()}
 
 
-async def forget_recall(vectors: VectorStore | None, threads: Sequence[str]) -> None:
-    if vectors is None:
-        return
+async def forget_recall(vectors: VectorStore, threads: Sequence[str]) -> None:
     for index in await vectors.list_indexes():
         if index.startswith("memory:"):
             await vectors.delete(index, filter={"thread": {"$in": list(threads)}})

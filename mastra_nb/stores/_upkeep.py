@@ -10,7 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 
@@ -20,6 +20,9 @@ from mastra_nb.stores import _errors
 from mastra_nb.stores import _rules as rules
 from mastra_nb.stores._access import Access, in_thread
 from mastra_nb.stores._prune import Prune, Step
+
+if TYPE_CHECKING:
+    from mastra_nb.stores._vectors import SQLiteVectors
 
 # A transaction of the upkeep takes so many seconds, then others have their turn: a writer of
 # another process looks for its own every few milliseconds.
@@ -33,6 +36,17 @@ T = TypeVar("T")
 
 
 class Upkeep(Access):
+    _vectors: SQLiteVectors | None = None
+
+    @property
+    def vectors(self) -> SQLiteVectors:
+        # NumPy is loaded by who has vectors.
+        if self._vectors is None:
+            from mastra_nb.stores._vectors import SQLiteVectors
+
+            self._vectors = SQLiteVectors(self)
+        return self._vectors
+
     async def prune(self, retention: Retention, *, dry_run: bool = False) -> Pruned:
         job = Prune(retention, time.time(), f"prune-{uuid.uuid4().hex[:8]}")
         plan = await self._read(job.plan, threaded=True)
@@ -41,7 +55,7 @@ class Upkeep(Access):
         done: Counter[str] = Counter()
         for first in range(0, len(plan.threads), RECALL_THREADS):
             some = plan.threads[first : first + RECALL_THREADS]
-            await rules.forget_recall(getattr(self, "vectors", None), [id for _, id, _ in some])
+            await rules.forget_recall(self.vectors, [id for _, id, _ in some])
             done += await self._in_turns(some, job.drop_thread)
         # A run stays as long as a fork of it is there; forks come first, unless made before it.
         while plan.runs and (some_runs := await self._in_turns(plan.runs, job.drop_run)):

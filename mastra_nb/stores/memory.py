@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,6 +17,9 @@ from mastra_nb.errors import ConfigError
 from mastra_nb.events import Event, MessageAdded, RunStatus, SpanEnded, decode_payload
 from mastra_nb.storage import LEASE_SECONDS, Pruned, Retention, RunRow, Thread, ThreadMessage
 from mastra_nb.stores import _rules as rules
+
+if TYPE_CHECKING:
+    from mastra_nb.stores._vectors_memory import MemoryVectors
 
 URL = "memory://"
 _json = msgspec.json.decode
@@ -52,6 +55,16 @@ class MemoryStore:
         self._last: dict[str, int] = {}
         self._docs: dict[tuple[str, str], bytes] = {}
         self.embeddings = _Embeddings(self)
+        self._vectors: MemoryVectors | None = None
+
+    @property
+    def vectors(self) -> MemoryVectors:
+        # NumPy is loaded by who has vectors.
+        if self._vectors is None:
+            from mastra_nb.stores._vectors_memory import MemoryVectors
+
+            self._vectors = MemoryVectors(self._using)
+        return self._vectors
 
     async def create(self, row: RunRow, *, owner: str, lease: float = LEASE_SECONDS) -> RunRow:
         rules.check_names(row.id, row.name, row.kind, row.key, row.thread, row.parent_run, owner)
@@ -371,7 +384,7 @@ class MemoryStore:
         if dry_run:
             return found
         if threads:
-            await rules.forget_recall(getattr(self, "vectors", None), sorted(threads))
+            await rules.forget_recall(self.vectors, sorted(threads))
         with self._using():
             for thread in threads:
                 self._drop_thread(thread)

@@ -48,8 +48,7 @@ def _docstrings(path: Path, module: str) -> Iterator[tuple[str, str]]:
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             if text := ast.get_docstring(node):
                 yield name, text
-            for child in node.body:
-                waiting.append((child, f"{name}.{getattr(child, 'name', '')}"))
+            waiting.extend((x, f"{name}.{getattr(x, 'name', '')}") for x in node.body)
 
 
 def _files() -> Iterator[tuple[Path, str]]:
