@@ -340,3 +340,44 @@ def test_the_standard_library_is_refused_a_second_copy(start, tmp_path):
     assert code == "storage.foreign"
     assert "sqlite-vec is in use" in message
     assert "app.vectors" in hint and "app.sql" in hint
+
+
+ASKED = """
+async def main():
+    store = open_store(url)
+    vectors, late = store.vectors, {"n": {"$gte": 97}}
+    await vectors.create_index("i", dimension=2)
+    await vectors.upsert(
+        "i", [[1, n] for n in range(100)], ids=[str(n) for n in range(100)],
+        metadata=[{"n": n} for n in range(100)],
+    )
+    other = theirs() if name == "foreign first" else None
+    why = (await vectors.stats("i")).why
+    before = await vectors.query("i", [1, 40], top_k=2, filter=late)
+    engines = [(await vectors.explain("i", [1, 40], top_k=2, filter=late)).engine]
+    other = other or theirs()
+    assert [hit.id for hit in before] == ["97", "98"]
+    assert [hit.id for hit in await vectors.query("i", [1, 40], top_k=2, filter=late)] == [
+        "97", "98"]
+    engines.append((await vectors.explain("i", [1, 40], top_k=2, filter=late)).engine)
+    nearest(other)
+    await store.close()
+    nearest(other)
+    say(" ".join(engines) + ": " + why)
+
+asyncio.run(main())
+"""
+
+
+@SECOND_SQLITE
+@pytest.mark.parametrize("name", ["foreign first", "ours first"])
+def test_a_store_answers_without_sqlite_vec(start, tmp_path, name):
+    process = start(VEC + ASKED, tmp_path / "s.db", name)
+    said = process.communicate(timeout=20)[0]
+    assert process.returncode == 0
+    engines, _, why = said.partition(": ")
+    if name == "ours first":
+        assert engines == "sqlite-vec exact"
+    else:
+        assert engines == "exact exact"
+        assert "another SQLite library" in why and "pysqlite3" in why
