@@ -113,16 +113,6 @@ if sys.platform == "win32":
 
 else:
 
-    class _Place(ctypes.Structure):
-        """Dl_info of dladdr(3)."""
-
-        _fields_ = (
-            ("file", ctypes.c_char_p),
-            ("base", ctypes.c_void_p),
-            ("symbol", ctypes.c_char_p),
-            ("address", ctypes.c_void_p),
-        )
-
     def _variable() -> ctypes.c_void_p | None:
         try:
             return ctypes.c_void_p.in_dll(ctypes.CDLL(None), "sqlite3_api")
@@ -135,17 +125,27 @@ else:
             return ""
         return _taken(api)
 
-    def _file(address: int | None) -> str:
-        place = _Place()
-        if not address or not ctypes.CDLL(None).dladdr(
-            ctypes.c_void_p(address), ctypes.byref(place)
-        ):
-            return "an unknown library"
-        return os.fsdecode(place.file)
-
 
 def _taken(api: ctypes.c_void_p) -> str:
     return (
         f'another SQLite library, "{_file(api.value)}", has loaded an extension in this process: '
         "together with sqlite-vec that can crash it"
     )
+
+
+class _Place(ctypes.Structure):
+    """Dl_info of dladdr(3)."""
+
+    _fields_ = (
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("symbol", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    )
+
+
+def _file(address: int | None) -> str:
+    place = _Place()
+    if not address or not ctypes.CDLL(None).dladdr(ctypes.c_void_p(address), ctypes.byref(place)):
+        return "an unknown library"
+    return os.fsdecode(place.file)
