@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import FunctionType, MethodType
-from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast
 
 import msgspec
 
@@ -19,7 +19,6 @@ from mastra_nb.language import prompt_messages as prompt_messages
 from mastra_nb.limits import Limits, Meter, within
 from mastra_nb.loop import PROCESSOR_RETRIES, Plan, StopWhen, run_turn
 from mastra_nb.memory._owner import owned
-from mastra_nb.memory.memory import Memory
 from mastra_nb.messages import Message, ToolSpec
 from mastra_nb.models import Model, ModelLike, ModelSettings, ready, resolve
 from mastra_nb.processors import Hooks, Processor, Turn, chosen, made, with_stage
@@ -27,6 +26,9 @@ from mastra_nb.runs import Run
 from mastra_nb.schema import Schema, clean, to_json
 from mastra_nb.services import Services, ambient, store_in_memory
 from mastra_nb.tools import Tool, ToolApproval, ToolLike, gathered, toolset, with_approval
+
+if TYPE_CHECKING:
+    from mastra_nb.memory.memory import Memory
 
 T = TypeVar("T")
 
@@ -103,7 +105,6 @@ class Agent(Generic[T]):
             ("instructions", isinstance(instructions, str) or callable(instructions), "a text"),
             ("tools", callable(tools) or isinstance(tools, Iterable), "a list: [get_weather]"),
             ("active_tools", not isinstance(active_tools, str), 'a list: ["get_weather"]'),
-            ("memory", isinstance(memory, Memory | bool | None), "True, or Memory(...)"),
             ("processors", _all(processors, Processor), "a list of Processors"),
             ("limits", isinstance(limits, Limits | None), "Limits(requests=5)"),
             ("settings", isinstance(settings, ModelSettings | None), "ModelSettings(seed=1)"),
@@ -125,7 +126,7 @@ class Agent(Generic[T]):
             hasattr(t, "list_tools") for t in self.tools
         )
         self.output = output
-        self.memory = Memory() if memory is True else memory or None
+        self.memory = _memory(name, memory)
         self.thread = thread
         self.resource = resource
         self.processors = tuple(processors)
@@ -401,6 +402,21 @@ class Agent(Generic[T]):
         services = copy.copy(services)
         services.store = store_in_memory()
         return services
+
+
+def _memory(agent: str, wanted: Memory | bool | None) -> Memory | None:
+    if wanted is None or wanted is False:
+        return None
+    # An agent that forgets loads nothing of it.
+    from mastra_nb.memory.memory import Memory
+
+    if wanted is True:
+        return Memory()
+    if not isinstance(wanted, Memory):
+        raise ConfigError(
+            f'the memory of "{agent}" cannot be used', hint="give True, or Memory(...)"
+        )
+    return wanted
 
 
 def _remembers(agent: Agent[Any], seen: set[Agent[Any]]) -> bool:
