@@ -27,6 +27,11 @@ Scope = Literal["resource", "thread"]
 WORDS = "memory:words"
 _BATCH = 64
 _LONGEST = 8000
+_SPARE = 20
+# A cursor is written when so many positions are behind it: an entry that is there is not made
+# again by who goes on from an older one.
+_STRIDE = 50
+_MOST_CURSORS = 10_000
 _SHOWN = 2000
 _SPOKEN = ("user", "assistant")
 
@@ -72,6 +77,16 @@ class Recollection(msgspec.Struct, frozen=True, kw_only=True):
     at: float = 0.0
 
 
+class _Cursor(msgspec.Struct):
+    """How far a thread is indexed; `born` tells it from a later one of the same name, `written` is
+    what the store knows.
+    """
+
+    born: float
+    pos: int
+    written: int
+
+
 class _Found(msgspec.Struct, frozen=True):
     """What the journal keeps of a search: by thread, the positions that are shown."""
 
@@ -86,6 +101,7 @@ class Recall(Processor, Attached):
         self.options = options
         self.embedder = embedder
         self._names: WeakKeyDictionary[Store, dict[int, str]] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Store, dict[str, _Cursor]] = WeakKeyDictionary()
         self._dimension = embedder.dimensions if embedder is not None else 0
 
     # The index
@@ -116,49 +132,68 @@ class Recall(Processor, Attached):
         thread = await store.get_thread(place.thread)
         if thread is None:
             return 0
-        known = await store.get(CURSOR, id) or {}
-        if known.get("born") != thread.created:
-            if known:
-                # Another thread of that name, which was deleted.
-                await self._drop(place)
-            known = {"born": thread.created, "pos": 0}
+        known = self._known.setdefault(store, {})
+        at = known.get(id)
+        if at is None or at.born != thread.created:
+            found = await store.get(CURSOR, id)
+            at = _Cursor(found["born"], found["pos"], found["pos"]) if found else None
+            if at is None or at.born != thread.created:
+                if found:
+                    # Another thread of that name, which was deleted.
+                    await self._drop(place)
+                at = _Cursor(thread.created, 0, 0)
+            known[id] = at
+            while len(known) > _MOST_CURSORS:
+                del known[next(iter(known))]
         if end is None:
             newest = await store.read_messages(place.thread, last=1)
             end = newest[0].pos if newest else 0
         done = 0
-        while known["pos"] < end:
-            upto = min(known["pos"] + _BATCH, end)
-            page = await store.read_messages(place.thread, after=known["pos"], upto=upto)
-            said = [m for m in page if _is_said(m.message)]
-            if said:
-                texts = [_text(m.message) for m in said]
-                rows = None
-                if self.embedder is not None:
-                    rows = (await self.embedder.embed(texts)).rows
-                name = await self._index(store, len(rows[0]) // 4 if rows else 0)
-                await store.vectors.upsert(
-                    name,
-                    rows,
-                    ids=[f"{place.thread}#{m.pos}" for m in said],
-                    texts=texts,
-                    metadata=[
-                        {
-                            "thread": place.thread,
-                            "resource": place.resource,
-                            "role": m.message.role,
-                            "pos": m.pos,
-                            "at": m.at,
-                            "run": m.run,
-                        }
-                        for m in said
-                    ],
-                )
-                done += len(said)
-            known = {**known, "pos": upto}
-            await store.put(CURSOR, id, known)
+        while at.pos < end:
+            upto = min(at.pos + _BATCH, end)
+            page = await store.read_messages(place.thread, after=at.pos, upto=upto)
+            done += await self._put(place, [m for m in page if _is_said(m.message)])
+            at.pos = upto
+            if upto - at.written >= _STRIDE or not at.written:
+                await store.put(CURSOR, id, {"born": at.born, "pos": upto})
+                at.written = upto
         if done:
             await self._still_there(place, thread.created)
         return done
+
+    async def _put(self, place: Place, said: Sequence[ThreadMessage]) -> int:
+        vectors = place.store.vectors
+        if said and self._dimension is not None:
+            # Another process, or this one before it stopped, may have been here already.
+            name = await self._index(place.store, self._dimension)
+            there = await vectors.get(name, [_id(place, m) for m in said])
+            old = {(r.id, r.metadata.get("run")) for r in there}
+            said = [m for m in said if (_id(place, m), m.run) not in old]
+        if not said:
+            return 0
+        texts = [_text(m.message) for m in said]
+        rows = None
+        if self.embedder is not None:
+            rows = (await self.embedder.embed(texts)).rows
+        name = await self._index(place.store, len(rows[0]) // 4 if rows else 0)
+        await vectors.upsert(
+            name,
+            rows,
+            ids=[_id(place, m) for m in said],
+            texts=texts,
+            metadata=[
+                {
+                    "thread": place.thread,
+                    "resource": place.resource,
+                    "role": m.message.role,
+                    "pos": m.pos,
+                    "at": m.at,
+                    "run": m.run,
+                }
+                for m in said
+            ],
+        )
+        return len(said)
 
     async def _still_there(self, place: Place, born: float) -> None:
         """It may have been deleted, or given away, while its messages were put in."""
@@ -196,25 +231,36 @@ class Recall(Processor, Attached):
         """The best hits, and what the embedder has spent. `before`: of this thread only what is
         at an earlier position. Raises what the embedder raises.
         """
-        options, store = self.options, place.store
+        options, store, k = self.options, place.store, top_k or self.options.top_k
         narrow = [f for f in (options.filter, filter) if f]
         wide = (scope or options.scope) == "resource" and bool(place.resource)
-        own = {"resource": place.resource} if wide else {"thread": place.thread}
-        if before is not None:
-            other: list[Filter] = [{"thread": {"$ne": place.thread}}] if wide else []
-            narrow.append({"$or": [*other, {"pos": {"$lt": before}}]})
+        own: Filter = {"resource": place.resource} if wide else {"thread": place.thread}
         reply = EmbedReply(rows=())
         if self.embedder is not None:
             reply = await self.embedder.embed([text[:_LONGEST]])
         name = await self._index(store, reply.dimensions)
-        hits = await store.vectors.query(
-            name,
-            reply.rows[0] if reply.rows else None,
-            text=text,
-            top_k=top_k or options.top_k,
-            filter={"$and": [own, *narrow]} if narrow else own,
-            min_score=options.threshold if reply.rows else None,
-        )
+
+        async def query(n: int, *also: Filter) -> list[Hit]:
+            every = [own, *narrow, *also]
+            return await store.vectors.query(
+                name,
+                reply.rows[0] if reply.rows else None,
+                text=text,
+                top_k=n,
+                filter={"$and": every} if len(every) > 1 else own,
+                min_score=options.threshold if reply.rows else None,
+            )
+
+        # What the turn sees anyway is mostly few: a filter that is another one in each turn would
+        # look at every entry again.
+        n = k if before is None else k + _SPARE
+        hits = await query(n)
+        if before is not None:
+            older = [h for h in hits if _is_older(h, place.thread, before)]
+            if len(older) < k and len(hits) == n:
+                other: list[Filter] = [{"thread": {"$ne": place.thread}}] if wide else []
+                older = await query(k, {"$or": [*other, {"pos": {"$lt": before}}]})
+            hits = older[:k]
         return await self._mine(place, hits), reply.usage
 
     async def _mine(self, place: Place, hits: Iterable[Hit]) -> list[Hit]:
@@ -304,6 +350,7 @@ class Recall(Processor, Attached):
     async def _drop(self, place: Place) -> None:
         for name in await self._everywhere(place.store):
             await place.store.vectors.delete(name, filter={"thread": place.thread})
+        self._known.get(place.store, {}).pop(self._cursor(place.thread), None)
         await place.store.delete(CURSOR, self._cursor(place.thread))
 
     async def _moved(self, to: Place) -> None:
@@ -370,6 +417,14 @@ class _Search(Codec[_Found]):
 
     def load(self, value: Any, ctx: Context) -> _Found:
         return msgspec.convert(value, _Found)
+
+
+def _id(place: Place, message: ThreadMessage) -> str:
+    return f"{place.thread}#{message.pos}"
+
+
+def _is_older(hit: Hit, thread: str, before: int) -> bool:
+    return bool(hit.metadata["thread"] != thread or hit.metadata["pos"] < before)
 
 
 def _is_said(message: Message) -> bool:

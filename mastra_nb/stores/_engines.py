@@ -16,11 +16,13 @@ from mastra_nb.neighbors import Neighbors, Selection
 from mastra_nb.stores import _vector_rules as vector_rules
 from mastra_nb.stores._sql import File
 from mastra_nb.stores._where import Where
+from mastra_nb.stores._words import TOKENIZER
 from mastra_nb.vectors import IndexInfo
 
 Nos = NDArray[np.int64]
 
 KEPT_FILTERS = 32
+WORK = 3_000
 _PAGE = 4096
 
 
@@ -35,6 +37,11 @@ class Index(msgspec.Struct, frozen=True):
     @property
     def words(self) -> str:
         return f"vector_words_{self.no}"
+
+    @property
+    def terms(self) -> str:
+        """In how many entries each word is."""
+        return f"vector_terms_{self.no}"
 
 
 class _Kept:
@@ -57,7 +64,8 @@ class Engine:
         self.lock = threading.Lock()
         self.neighbors: Neighbors | None = None
         self.change = -1
-        self._info = index.info
+        self._entries: dict[str, int] = {}
+        self._counted = -1
         self._filters: OrderedDict[tuple[Any, ...], _Kept] = OrderedDict()
 
     @property
@@ -93,6 +101,35 @@ class Engine:
                 nos, rows = [], []
         if nos:
             into.put(np.array(nos, np.int64), vector_rules.floats(rows, index.info))
+
+    # Words
+
+    def rare(self, db: apsw.Connection, index: Index, words: list[str]) -> list[str]:
+        """Of the words those that are in the fewest entries, as many as are in `WORK` together,
+        one at least: what is in most entries says little and costs the most.
+        """
+        if index.change > self._counted + 100 + self._counted // 5:
+            self._entries, self._counted = {}, index.change
+        counts = [(self._count(db, index, word), at) for at, word in enumerate(words)]
+        left = WORK
+        kept: list[int] = []
+        for count, at in sorted(counts):
+            left -= count
+            if kept and left < 0:
+                break
+            kept.append(at)
+        return [words[at] for at in sorted(kept)]
+
+    def _count(self, db: apsw.Connection, index: Index, word: str) -> int:
+        found = self._entries.get(word)
+        if found is None:
+            name, *options = TOKENIZER.split()
+            split = db.fts5_tokenizer(name, options)
+            stems: Any = split(word.encode(), apsw.FTS5_TOKENIZE_QUERY, None, include_offsets=False)
+            query = f"SELECT doc FROM {index.terms} WHERE term = ?"  # noqa: S608 - a table of ours
+            docs = [db.execute(query, (stem,)).get or 0 for (stem, *_) in stems]
+            found = self._entries[word] = int(min(docs, default=0))
+        return found
 
     # What filters leave
 

@@ -185,9 +185,11 @@ class Search:
         question, table = self._question, self._index.words
         if question.engine == "none":
             question.engine, question.why = "words", "a question without a vector"
-        wanted = " OR ".join(
-            ['"' + word.replace('"', '""') + '"' for word in asked(question.text or "")]
-        )
+        words = asked(question.text or "")
+        if len(words) > 1 and not question.exact:
+            with question.stage("terms"):
+                words = self._engine.rare(self._db, self._index, words)
+        wanted = " OR ".join([f'"{word}"' for word in words])
         if not wanted or not top_k:
             return {}
         few = "" if self._chosen is not None or min_score is not None else f"LIMIT {top_k:d}"

@@ -23,7 +23,7 @@ from mastra_nb.stores._access import INLINE_WRITE_BYTES, Access
 from mastra_nb.stores._engines import Engine, Index, drop_engine, engine_of
 from mastra_nb.stores._vector_search import Question, Search, snapshot
 from mastra_nb.stores._where import index_names, index_terms
-from mastra_nb.stores._words import indexed
+from mastra_nb.stores._words import TOKENIZER, indexed
 from mastra_nb.vectors import (
     TOP_K,
     Dtype,
@@ -39,7 +39,7 @@ from mastra_nb.vectors import (
 )
 
 # A search of fewer numbers than these takes about a millisecond: less than a thread costs twice.
-INLINE_NUMBERS = 2_000_000
+INLINE_NUMBERS = 4_000_000
 INLINE_CHANGES = 64
 
 T = TypeVar("T")
@@ -89,7 +89,10 @@ class SQLiteVectors:
                 index = Index(db.last_insert_rowid(), wanted, 0, 0)
                 db.execute(
                     f"""CREATE VIRTUAL TABLE {index.words} USING fts5 (words, content = '',
-                    contentless_delete = 1, tokenize = 'porter unicode61 remove_diacritics 2')"""
+                    contentless_delete = 1, tokenize = '{TOKENIZER}')"""
+                ).fetchall()
+                db.execute(
+                    f"CREATE VIRTUAL TABLE {index.terms} USING fts5vocab ({index.words}, row)"
                 ).fetchall()
                 old: tuple[str, ...] = ()
             else:
@@ -131,7 +134,8 @@ class SQLiteVectors:
             db.execute("DELETE FROM vector WHERE idx = ?", (index.no,))
             db.execute("DELETE FROM vector_gone WHERE idx = ?", (index.no,))
             db.execute("DELETE FROM vector_index WHERE no = ?", (index.no,))
-            db.execute(f"DROP TABLE {index.words}").fetchall()
+            for table in (index.terms, index.words):
+                db.execute(f"DROP TABLE {table}").fetchall()
             for key in index.info.metadata_indexes:
                 for each in index_names(key, index.no):
                     db.execute(f"DROP INDEX {each}").fetchall()
@@ -363,16 +367,16 @@ class SQLiteVectors:
             held = engine_of(file, index).neighbors
             if not info.dimension:
                 return IndexStats(info=info, engine="words", why="it keeps texts only", disk=disk)
+            reason = _vec.load(db)
+            without = f"; without sqlite-vec: {reason}" if reason else ""
             if held is None:
-                reason = _vec.load(db)
-                why = "nothing was asked in this process yet"
-                why += f"; without sqlite-vec: {reason}" if reason else ""
+                why = f"this process has not read its vectors yet{without}"
                 return IndexStats(info=info, engine="none", why=why, disk=disk)
             now = held.stats()
             return IndexStats(
                 info=info,
                 engine=now.engine,
-                why=now.why,
+                why=f"{now.why}{without}",
                 recall=now.recall,
                 bits=now.bits,
                 oversample=now.oversample,

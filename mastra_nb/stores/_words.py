@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+TOKENIZER = "porter unicode61 remove_diacritics 2"
 _MOST = 64
 _UNSPACED = re.compile(r"[぀-ヿ㐀-䶿一-鿿가-힯豈-﫿ｦ-ﾟ\U00020000-\U0003ffff]+")
 _WORD = re.compile(r"\w+")
