@@ -293,3 +293,27 @@ async def newer_store(tmp_path: Path) -> None:
         db.execute("PRAGMA user_version = 9999")
     db.close()
     await open_store(f"sqlite:///{tmp_path}/mastra.db").find_threads()
+
+
+async def _handbook() -> Mastra:
+    app = Mastra(storage="memory://")
+    await app.vectors.create_index("handbook", dimension=64, embedder="fake/words")
+    return app
+
+
+@provokes
+async def other_embedder(_: Path) -> None:
+    await (await _handbook()).vectors.query("handbook", [0.1, 0.2, 0.3])
+
+
+@provokes
+async def no_index(_: Path) -> None:
+    await (await _handbook()).vectors.query("handbok", [0.1] * 64)
+
+
+@provokes
+async def no_thread(_: Path) -> None:
+    friend = Agent(name="friend", model=ScriptedModel("Hi", repeat=True), memory=True)
+    Mastra(agents=[friend], storage="memory://")
+    await friend.run("I am Ada.", thread="trip", resource="ada")
+    await friend.run("Who am I?", thread="trip", resource="bob")

@@ -116,7 +116,10 @@ def as_rows(vectors: Vectors, info: IndexInfo) -> Floats:
 
 
 def as_row(vector: Vector, info: IndexInfo) -> Floats:
-    row: Floats = as_rows(np.asarray([_one(vector)]), info)[0]
+    one = _one(vector)
+    if one.shape != (info.dimension,):
+        raise _other_dimension(info, one.size, None)
+    row: Floats = as_rows(one[None], info)[0]
     return row
 
 
@@ -138,11 +141,12 @@ def _floats(values: Any) -> Floats:
     return found
 
 
-def _other_dimension(info: IndexInfo, found: float, at: int) -> SchemaError:
-    made = f' of "{info.embedder}"' if info.embedder else ""
+def _other_dimension(info: IndexInfo, found: float, at: int | None) -> SchemaError:
+    which = "the vector" if at is None else f"vector {at}"
+    made = f'"{info.embedder}", which' if info.embedder else "the embedder that"
     return SchemaError(
-        f'vector {at} has {found:g} numbers, the index "{info.name}" takes {info.dimension}',
-        hint=f"use the embedder{made} that filled it, or an index of another name",
+        f'{which} has {found:g} numbers, the index "{info.name}" takes {info.dimension}',
+        hint=f"use {made} filled it, or an index of another name",
         code="vectors.dimension",
         details={"index": info.name, "dimension": info.dimension, "found": found},
     )
