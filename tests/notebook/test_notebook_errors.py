@@ -176,7 +176,9 @@ def test_a_locked_store_is_one_line_too(start: Start, tmp_path: Path) -> None:
     db = apsw.Connection(str(tmp_path / "mastra.db"))
     db.execute("BEGIN IMMEDIATE")
     try:
-        warning = start().ok("%load_ext mastra_nb").text.splitlines()[0]
+        kernel = start()
+        kernel.ok("from mastra_nb.stores import _sql\n_sql.BUSY_SECONDS = 1.0")
+        warning = kernel.ok("%load_ext mastra_nb").text.splitlines()[0]
     finally:
         db.close()
     assert "mastra.db" in warning

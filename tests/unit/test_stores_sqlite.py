@@ -97,7 +97,8 @@ async def test_the_log_is_moved_into_the_file(store, path):
         await store.append("r", 1, messages("r", ["x" * 900], seq))
     assert path.stat().st_size > 1_000_000
     wal = path.with_name(path.name + "-wal").stat().st_size
-    assert wal < 4096 * _sql.CHECKPOINT_PAGES * 2
+    # Twice the pages of a checkpoint on a quiet machine; on a busy one its thread comes later.
+    assert wal < 4096 * _sql.CHECKPOINT_PAGES * 4
 
 
 async def test_sql_gives_dicts(store):
