@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from mastra_nb.config import get_logger
 from mastra_nb.errors import ConfigError, MastraError, ModelOutputError
 from mastra_nb.memory._asking import Question, ask, size, told, when
 from mastra_nb.memory._attached import Place
+from mastra_nb.memory._background import Background
 from mastra_nb.memory._notes import (
     KIND,
     MOST_DOCS,
@@ -160,7 +159,7 @@ class ObservationalMemory:
         self.keep_last = keep_last
         self.instructions = instructions
         self.scope: ObservationScope = scope
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._behind = Background()
         self._sizes: dict[str, dict[int, int]] = {}
         # By log: its newest document, and what it comes to.
         self._states: dict[str, tuple[tuple[Any, ...], Observations]] = {}
@@ -255,37 +254,16 @@ class ObservationalMemory:
     def start(self, place: Place, model: Model, services: Services, room: int | None) -> None:
         """Begin to observe in the background, if nobody here does so already."""
         key = self.key(place)
-        if key in self._tasks and not self._tasks[key].get_loop().is_closed():
-            return
-        work = self._in_background(place, model, services, room)
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks[key] = task
 
-        def done(task: asyncio.Task[None]) -> None:
-            if self._tasks.get(key) is task:
-                del self._tasks[key]
+        async def work() -> None:
+            await self.observe(place, model, services, room=room)
 
-        task.add_done_callback(done)
+        if not self._behind.is_busy(key):
+            self._behind.start(key, f"thread {place.thread} was not observed", work)
 
     async def settled(self, place: Place | None = None) -> None:
         """Wait until nothing is observed any more (of that conversation)."""
-        tasks = [*self._tasks.values()]
-        if place is not None:
-            tasks = [t for k, t in self._tasks.items() if k == self.key(place)]
-        here = [t for t in tasks if t.get_loop() is asyncio.get_running_loop()]
-        if here:
-            await asyncio.wait(here)
-
-    async def _in_background(
-        self, place: Place, model: Model, services: Services, room: int | None
-    ) -> None:
-        try:
-            await self.observe(place, model, services, room=room)
-        except MastraError as error:
-            get_logger().warning("thread %s was not observed: %s", place.thread, error.message)
-        except Exception:
-            # Nobody waits for this task, and the conversation goes on without notes.
-            get_logger().exception("thread %s was not observed", place.thread)
+        await self._behind.settle(None if place is None else self.key(place))
 
     async def observe(
         self,

@@ -139,7 +139,16 @@ class Memory(Remembering, Processor):
             if key not in known:
                 known.add(key)
                 recall, what = self._recall, f"conversations of {key} were not all indexed"
-                self._behind.start(key, what, lambda: _caught_up(recall, place))
+
+                async def catch_up() -> None:
+                    try:
+                        await _caught_up(recall, place)
+                    except BaseException:
+                        # The next turn tries again.
+                        known.discard(key)
+                        raise
+
+                self._behind.start(key, what, catch_up)
         await self._behind.settle(key, seconds=_PATIENCE)
 
     async def _window(self, place: Place, end: int) -> list[ThreadMessage]:

@@ -133,8 +133,7 @@ async def test_what_would_not_fit_is_noted_first(services: Services) -> None:
         run = agent.run(f"q{i} {LONG}")
         await run
         # The background has no chance here.
-        for task in notes._tasks.values():
-            task.cancel()
+        notes._behind.stop()
         await memory.settle()
         used = sum(len(t) // 4 + 4 for t in sent(agent))
         assert used <= 1000
@@ -263,8 +262,7 @@ async def test_what_only_reads_notes_nothing(services: Services) -> None:
     agent = talker(memory, services, *[f"a {LONG}"] * 4)
     for i in range(4):
         await agent.run(f"q{i} {LONG}")
-        for task in memory._observations.options._tasks.values():  # type: ignore[union-attr]
-            task.cancel()
+        memory._observations.options._behind.stop()  # type: ignore[union-attr]
         await memory.settle()
     reader = Memory(observational_memory=observing(), read_only=True)
     silent = talker(reader, services, "Ok.", profile=Profile(context=600))

@@ -300,8 +300,7 @@ async def test_a_slow_embedder_does_not_hold_a_run_up() -> None:
     run = my.agent.run("hello", thread="t", resource="ada")
     assert await run == "Ok."
     assert any("took longer" in e.data.text for e in run.log.events if isinstance(e.data, Noted))
-    for task in my.memory._behind._tasks.values():
-        task.cancel()
+    my.memory._behind.stop()
 
 
 async def test_what_an_embedding_costs_is_a_part_of_the_run() -> None:
