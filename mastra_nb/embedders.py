@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -37,16 +37,20 @@ class EmbedReply(msgspec.Struct, frozen=True, kw_only=True):
         return flat.reshape(len(self.rows), self.dimensions)
 
 
+Kind: TypeAlias = Literal["passage", "query"]
+
+
 class Embedder(Protocol):
     """`dimensions` is the length of its vectors, None if it is the model's own and unknown.
 
-    `embed` raises what a model raises: ModelError and its kinds, ConfigError without a key.
+    Some models tell what is searched ("passage") from what is asked ("query"); the others ignore
+    `kind`. `embed` raises what a model raises: ModelError and its kinds, ConfigError without a key.
     """
 
     name: str
     dimensions: int | None
 
-    async def embed(self, texts: Sequence[str]) -> EmbedReply: ...
+    async def embed(self, texts: Sequence[str], *, kind: Kind = "passage") -> EmbedReply: ...
 
 
 def resolve(embedder: str | Embedder) -> Embedder:

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mastra_nb.embedders import EmbedReply
+from mastra_nb.embedders import EmbedReply, Kind
 from mastra_nb.errors import ModelOutputError
 from mastra_nb.messages import Usage
 from mastra_nb.providers._base import HTTPModel
@@ -31,8 +31,8 @@ class OpenAIEmbedder:
     def __repr__(self) -> str:
         return f'{type(self).__name__}("{self.name}")'
 
-    async def embed(self, texts: Sequence[str]) -> EmbedReply:
-        """In as many requests as the service wants, one after the other."""
+    async def embed(self, texts: Sequence[str], *, kind: Kind = "passage") -> EmbedReply:
+        """In as many requests as the service wants, one after the other; `kind` is ignored."""
         service = self._service
         rows: list[bytes] = []
         usage, model = Usage(), ""
