@@ -52,14 +52,18 @@ class Line:
 
     def close(self) -> None:
         if self._width:
-            print(file=sys.stderr, flush=True)
+            self._write("\n")
         self._width = 0
 
     def _show(self) -> None:
         of = "" if self._total is None else f"/{self._total}"
         line = f"{self._what} {self._done}{of} {self._said}".rstrip()
-        print(f"\r{line:<{self._width}}", end="", file=sys.stderr, flush=True)
+        self._write(f"\r{line:<{self._width}}")
         self._width = len(line)
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def _by_terminal() -> Progress:
