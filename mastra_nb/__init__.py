@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     from mastra_nb.messages import user as user
     from mastra_nb.models import ModelSettings as ModelSettings
     from mastra_nb.processors import Processor as Processor
+    from mastra_nb.rag.chunking import Chunking as Chunking
+    from mastra_nb.rag.documents import Document as Document
+    from mastra_nb.rag.index import Index as Index
+    from mastra_nb.rag.loading import load as load
+    from mastra_nb.rag.rerank import rerank as rerank
+    from mastra_nb.rag.tool import citations as citations
     from mastra_nb.runs import Run as Run
     from mastra_nb.tools import Tool as Tool
     from mastra_nb.tools import tool as tool
@@ -44,14 +50,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Agent": "agents", "Blocked": "errors", "Context": "context", "Event": "events",
+    "Agent": "agents", "Blocked": "errors", "Chunking": "rag.chunking", "Context": "context",
+    "Document": "rag.documents", "Event": "events", "Index": "rag.index",
     "Limits": "limits", "MCPClient": "mcp.client", "Mastra": "app", "MastraError": "errors",
     "Media": "messages", "Memory": "memory.memory", "Message": "messages",
     "ModelSettings": "models", "Processor": "processors", "Run": "runs",
     "RunSuspended": "errors", "Settings": "config",
     "Text": "messages", "Tool": "tools", "ToolRetry": "errors", "Usage": "messages",
-    "assistant": "messages", "has_tool_call": "loop", "load_settings": "config",
-    "model": "language", "open_store": "app", "step_count_is": "loop", "system": "messages",
+    "assistant": "messages", "citations": "rag.tool", "has_tool_call": "loop",
+    "load": "rag.loading", "load_settings": "config", "model": "language", "open_store": "app",
+    "rerank": "rag.rerank", "step_count_is": "loop", "system": "messages",
     "tool": "tools", "user": "messages",
 }  # fmt: skip
 

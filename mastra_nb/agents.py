@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import FunctionType, MethodType
-from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast
 
 import msgspec
 
-from mastra_nb import plugins
 from mastra_nb.context import Context, current
 from mastra_nb.errors import ConfigError, ToolArgsError, close_matches
 from mastra_nb.filters import changed
@@ -20,15 +18,17 @@ from mastra_nb.language import Output, Prompt, TypedCodec
 from mastra_nb.language import prompt_messages as prompt_messages
 from mastra_nb.limits import Limits, Meter, within
 from mastra_nb.loop import PROCESSOR_RETRIES, Plan, StopWhen, run_turn
-from mastra_nb.memory.memory import Memory
+from mastra_nb.memory._owner import owned
 from mastra_nb.messages import Message, ToolSpec
 from mastra_nb.models import Model, ModelLike, ModelSettings, ready, resolve
 from mastra_nb.processors import Hooks, Processor, Turn, chosen, made, with_stage
 from mastra_nb.runs import Run
 from mastra_nb.schema import Schema, clean, to_json
-from mastra_nb.services import Services, ambient
-from mastra_nb.storage import Store
+from mastra_nb.services import Services, ambient, store_in_memory
 from mastra_nb.tools import Tool, ToolApproval, ToolLike, gathered, toolset, with_approval
+
+if TYPE_CHECKING:
+    from mastra_nb.memory.memory import Memory
 
 T = TypeVar("T")
 
@@ -45,7 +45,8 @@ class Agent(Generic[T]):
     `model` is "provider/model", a Model, or a sequence of either (a fallback chain); None takes
     the settings' model. `tools` are functions, Tools or other Agents. `output` is the type of
     the answer (None: text). `memory` True remembers with defaults; `thread` names the
-    conversation that runs belong to unless they name another. `limits` are budgets of a run.
+    conversation that runs belong to unless they name another, `resource` whom it belongs to: what
+    belongs to another is not found, whatever is asked. `limits` are budgets of a run.
     `instructions`, `model`, `tools` and `active_tools` may be functions of the Context.
 
     `handoffs` are agents that may take over the conversation. `active_tools` names those of the
@@ -70,6 +71,7 @@ class Agent(Generic[T]):
         output: type[T] | None = None,
         memory: Memory | bool | None = None,
         thread: str = "",
+        resource: str = "",
         processors: Sequence[Processor] = (),
         limits: Limits | None = None,
         max_steps: int | None = None,
@@ -103,7 +105,6 @@ class Agent(Generic[T]):
             ("instructions", isinstance(instructions, str) or callable(instructions), "a text"),
             ("tools", callable(tools) or isinstance(tools, Iterable), "a list: [get_weather]"),
             ("active_tools", not isinstance(active_tools, str), 'a list: ["get_weather"]'),
-            ("memory", isinstance(memory, Memory | bool | None), "True, or Memory(...)"),
             ("processors", _all(processors, Processor), "a list of Processors"),
             ("limits", isinstance(limits, Limits | None), "Limits(requests=5)"),
             ("settings", isinstance(settings, ModelSettings | None), "ModelSettings(seed=1)"),
@@ -125,8 +126,9 @@ class Agent(Generic[T]):
             hasattr(t, "list_tools") for t in self.tools
         )
         self.output = output
-        self.memory = Memory() if memory is True else memory or None
+        self.memory = _memory(name, memory)
         self.thread = thread
+        self.resource = resource
         self.processors = tuple(processors)
         self.limits = limits
         self.max_steps = max_steps
@@ -155,6 +157,17 @@ class Agent(Generic[T]):
         return f"<Agent {self.name}: {model or 'default model'}{tools}>"
 
     @property
+    def services(self) -> Services | None:
+        """Those of its application, which are its memory's too."""
+        return self._bound
+
+    @services.setter
+    def services(self, services: Services | None) -> None:
+        self._bound = services
+        if self.memory is not None and services is not None:
+            self.memory.bind(services)
+
+    @property
     def toolset(self) -> dict[str, ToolLike]:
         """Its tools by name; those that a function gives are known in a run only. Raises
         ConfigError if two share one.
@@ -168,6 +181,7 @@ class Agent(Generic[T]):
         prompt: Prompt,
         *,
         thread: str | None = None,
+        resource: str | None = None,
         output: Any = ...,
         limits: Limits | None = None,
         deps: Any = None,
@@ -183,9 +197,12 @@ class Agent(Generic[T]):
         """
         agent = self if output is ... else self.replace(output=output)
         services = agent._services()
-        if (thread is not None or limits is not None) and current() is not None:
+        owner = self.resource if resource is None else resource
+        if not (thread is None and resource is None and limits is None) and current() is not None:
             agent = agent.replace(
-                thread=self.thread if thread is None else thread, limits=limits or self.limits
+                thread=thread if thread is not None else self.thread,
+                resource=owner,
+                limits=limits or self.limits,
             )
         return Run(
             agent,
@@ -194,7 +211,8 @@ class Agent(Generic[T]):
             services=services,
             limits=limits or self.limits,
             deps=deps,
-            thread=self._thread(services) if thread is None else thread,
+            thread=self._thread(services, owner) if thread is None else thread,
+            resource=owner,
             key=key,
             request_context=request_context,
         )
@@ -206,12 +224,19 @@ class Agent(Generic[T]):
         """The awaited run: its output."""
         return await self.run(prompt, **options)
 
-    async def history(self, thread: str | None = None, *, last: int | None = None) -> list[Message]:
-        """The messages of a thread (default: the agent's own), or the `last` n of them."""
+    async def history(
+        self, thread: str | None = None, *, last: int | None = None, resource: str | None = None
+    ) -> list[Message]:
+        """The messages of a thread (default: the agent's own), or the `last` n of them. Raises
+        NotFound if it belongs to another resource.
+        """
         services = self._services()
-        store, name = (services or ambient()).store, thread or self._thread(services)
-        found = await store.read_messages(name, last=last) if store else []
-        return [m.message for m in found]
+        owner = self.resource if resource is None else resource
+        store, name = (services or ambient()).store, thread or self._thread(services, owner)
+        if store is None:
+            return []
+        await owned(store, name, owner)
+        return [m.message for m in await store.read_messages(name, last=last)]
 
     def load(self, id: str, prompt: Any, **options: Any) -> Run[T]:
         """The handle of a run that is in a store."""
@@ -229,7 +254,8 @@ class Agent(Generic[T]):
 
     async def invoke(self, input: Any, ctx: Context, /) -> T:
         thread = ctx.thread if ctx.is_root else self.thread
-        plan = await self._plan(ctx, self.answer, thread, remembers=True)
+        resource = ctx.resource if ctx.is_root else self.resource or ctx.resource
+        plan = await self._plan(ctx, self.answer, thread, resource, remembers=True)
         turn = run_turn(plan, prompt_messages(input), ctx)
         return cast(T, await self._within_limits(turn, ctx))
 
@@ -242,12 +268,19 @@ class Agent(Generic[T]):
         return await within(self.limits.seconds, turn, ctx.path, worked=worked)
 
     async def _plan(
-        self, ctx: Context, output: Output[Any] | None, thread: str, *, remembers: bool
+        self,
+        ctx: Context,
+        output: Output[Any] | None,
+        thread: str,
+        resource: str,
+        *,
+        remembers: bool,
     ) -> Plan:
         settings = ctx.services.settings
         processors: tuple[Processor, ...] = self.processors
-        if self.memory is not None and remembers:
-            processors = (self.memory, *processors)
+        memory = self.memory if remembers else None
+        if memory is not None:
+            processors = (*memory.stages, memory, *processors)
         if self.prepare_step or self.before_tool_call or self.after_tool_call:
             hooks = Hooks(
                 prepare_step=self.prepare_step,
@@ -269,6 +302,8 @@ class Agent(Generic[T]):
             wanted = await made(cast(Callable[[Context], Any], wanted)(ctx))
         model = ready(self._model(cast(ModelLike, wanted), settings.model), ctx.services)
         tools = await self._tools(ctx)
+        if memory is not None and (kept := memory.tools(ctx.services, thread, resource)):
+            tools = toolset([*tools.values(), *kept])
         handoffs = {h.spec.name: h for h in map(_Handoff, self.handoffs)} if self.handoffs else {}
         if len({*tools, *handoffs}) < len(tools) + len(self.handoffs):
             raise ConfigError(
@@ -300,6 +335,7 @@ class Agent(Generic[T]):
             tool_choice=self.tool_choice,
             processors=processors,
             thread=thread,
+            resource=resource,
             concurrency=self.tool_call_concurrency,
             structuring=structuring,
             stop_when=self.stop_when,
@@ -347,11 +383,14 @@ class Agent(Generic[T]):
             self._resolved = (wanted, resolve(wanted))
         return self._resolved[1]
 
-    def _thread(self, services: Services | None) -> str:
-        """Its conversation: the one it names, or if it remembers one that ends with the session."""
+    def _thread(self, services: Services | None, resource: str) -> str:
+        """Its conversation: the one it names, or if it remembers one of the resource that ends
+        with the session.
+        """
         if self.thread or self.memory is None:
             return self.thread
-        return f"{self.name}@{(services or ambient()).session}"
+        whose = f"{resource}:" if resource else ""
+        return f"{whose}{self.name}@{(services or ambient()).session}"
 
     def _services(self) -> Services | None:
         """Its application's; else None (the run finds the ambient ones). Where there is no store
@@ -361,8 +400,23 @@ class Agent(Generic[T]):
         if services.store is not None or not _remembers(self, set()):
             return self.services
         services = copy.copy(services)
-        services.store = _store_in_memory()
+        services.store = store_in_memory()
         return services
+
+
+def _memory(agent: str, wanted: Memory | bool | None) -> Memory | None:
+    if wanted is None or wanted is False:
+        return None
+    # An agent that forgets loads nothing of it.
+    from mastra_nb.memory.memory import Memory
+
+    if wanted is True:
+        return Memory()
+    if not isinstance(wanted, Memory):
+        raise ConfigError(
+            f'the memory of "{agent}" cannot be used', hint="give True, or Memory(...)"
+        )
+    return wanted
 
 
 def _remembers(agent: Agent[Any], seen: set[Agent[Any]]) -> bool:
@@ -374,18 +428,12 @@ def _remembers(agent: Agent[Any], seen: set[Agent[Any]]) -> bool:
     return any(_remembers(a, seen) for a in others)
 
 
-@functools.cache
-def _store_in_memory() -> Store:
-    store: Store = plugins.stores.load("memory")("memory://")
-    return store
-
-
 _NO_SETTINGS = ModelSettings()
 _NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 _CHOICES = ("auto", "none", "required")
 _OPTIONS = (
-    *("name", "instructions", "model", "tools", "output", "memory", "thread", "processors"),
-    *("limits", "max_steps", "settings", "tool_choice", "description", "services"),
+    *("name", "instructions", "model", "tools", "output", "memory", "thread", "resource"),
+    *("processors", "limits", "max_steps", "settings", "tool_choice", "description", "services"),
     *("active_tools", "tool_call_concurrency", "stop_when", "structuring_model", "handoffs"),
     *("require_tool_approval", "prepare_step", "before_tool_call", "after_tool_call"),
     "max_processor_retries",
@@ -452,10 +500,12 @@ class _Handoff:
         remembers for itself only in a thread that it names; the turn goes into the first's.
         """
         agent = self.agent
-        own = await agent._plan(ctx, plan.output, agent.thread, remembers=bool(agent.thread))
+        resource, remembers = agent.resource or plan.resource, bool(agent.thread)
+        own = await agent._plan(ctx, plan.output, agent.thread, resource, remembers=remembers)
         begun = plan.begun + plan.max_steps - steps
         own = msgspec.structs.replace(own, max_steps=min(steps, own.max_steps), begun=begun)
         turn.instructions, turn.thread = own.instructions, own.thread
+        turn.resource, turn.model = own.resource, own.model
         return await agent._within_limits(run_turn(own, (), ctx, turn), ctx)
 
 

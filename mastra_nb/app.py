@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mastra_nb import plugins, portal
 from mastra_nb.agents import Agent
 from mastra_nb.config import Settings, get_logger, load_settings
-from mastra_nb.errors import MissingExtra, NotFound, close_matches
+from mastra_nb.errors import ConfigError, MissingExtra, NotFound, close_matches
 from mastra_nb.events import RunStatus
 from mastra_nb.limits import Limits
 from mastra_nb.runs import Run
 from mastra_nb.services import Services
-from mastra_nb.storage import RunRow, Store, Thread
+from mastra_nb.storage import Pruned, Retention, RunRow, Store, Thread
 from mastra_nb.tools import ToolLike, toolset
+from mastra_nb.vectors import VectorStore
+
+if TYPE_CHECKING:
+    from mastra_nb.rag.index import Index
 
 T = TypeVar("T")
 
@@ -62,6 +68,11 @@ class Mastra:
     def store(self) -> Store | None:
         return self.services.store
 
+    @property
+    def vectors(self) -> VectorStore:
+        """The vector indexes of its store. Raises NotFound without a store."""
+        return self._need_store().vectors
+
     def add(self, agent: Agent[Any]) -> Agent[Any]:
         """Register an agent; one of the same name is replaced."""
         agent.services = self.services
@@ -75,6 +86,16 @@ class Mastra:
     def get_tool(self, name: str) -> ToolLike:
         return _find("tool", name, self.tools)
 
+    def index(self, name: str, **options: Any) -> Index:
+        """An index of documents in the app's store; `options` are those of Index.
+
+        Raises NotFound without a store.
+        """
+        # Most applications have none, and their import would double.
+        from mastra_nb.rag.index import Index
+
+        return Index(name, store=self._need_store(), **options)
+
     def get_logger(self, name: str = "mastra_nb") -> logging.Logger:
         return get_logger(name)
 
@@ -86,9 +107,16 @@ class Mastra:
     async def find_threads(self, *, resource: str | None = None, limit: int = 100) -> list[Thread]:
         return await self._need_store().find_threads(resource=resource, limit=limit)
 
-    async def get_run(self, id: str, *, deps: Any = None, limits: Limits | None = None) -> Run[Any]:
+    async def get_run(
+        self,
+        id: str,
+        *,
+        deps: Any = None,
+        limits: Limits | None = None,
+        resource: str | None = None,
+    ) -> Run[Any]:
         """A stored run by its id or the beginning of one; it keeps its limits unless you name
-        others. Raises NotFound.
+        others. With a `resource` it must be that one's. Raises NotFound.
         """
         store = self._need_store()
         row = await store.get_run(id)
@@ -102,11 +130,47 @@ class Mastra:
                 )
                 raise NotFound(why, hint="%mastra runs, or app.find_runs(), lists them")
             row = rows[0]
+        if resource is not None and row.resource != resource:
+            raise NotFound(f'there is no run "{id}"', hint="app.find_runs() lists them")
         agent = self.get_agent(row.name)
         past = await store.read_events(row.id)
         return agent.load(
-            row.id, row.input, thread=row.thread or "", past=past, deps=deps, limits=limits
+            row.id,
+            row.input,
+            thread=row.thread or "",
+            resource=row.resource,
+            past=past,
+            deps=deps,
+            limits=limits,
         )
+
+    async def prune(self, retention: Retention | None = None, *, dry_run: bool = False) -> Pruned:
+        """Delete what is older than `retention` says, by default the setting of that name.
+
+        Raises ConfigError if neither names anything.
+        """
+        retention = retention or self.settings.retention
+        if retention == Retention():
+            raise ConfigError(
+                "nothing says what is old",
+                hint="app.prune(Retention(runs=30)), or in mastra.toml [retention] runs = 30",
+            )
+        return await self._need_store().prune(retention, dry_run=dry_run)
+
+    async def vacuum(self) -> int:
+        """Give what deleted things took back to the disk; returns the bytes."""
+        return await self._need_store().vacuum()
+
+    async def backup(self, path: str | os.PathLike[str]) -> Path:
+        """A copy of the store's file, made while others go on writing.
+
+        Raises Conflict if something is at `path`, NotFound for a store that is no file.
+        """
+        copy = getattr(self._need_store(), "backup", None)
+        if copy is None:
+            raise NotFound(f'"{self._need_store().url}" is no file', hint="use a sqlite:/// store")
+        target: Path = await copy(path)
+        return target
 
     def sql(self, query: str, *args: Any) -> Any:
         """The rows of a SELECT over the store's file as a DataFrame; `args` bind its `?`.

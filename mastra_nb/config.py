@@ -262,6 +262,24 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     tokens_per_minute: _PerMinute = None
 
 
+_Days = Annotated[float, msgspec.Meta(ge=0)] | None
+
+
+class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `prune` deletes, by age in days since the last change; None keeps it for ever.
+
+    `runs` are those that have ended and whose messages are in no thread; `threads` go with their
+    messages and the runs that held them. A suspended run waits for a person: it goes, and lets its
+    thread go, only after `suspended` days. `embeddings` are counted from their last use, which is
+    written down once a day.
+    """
+
+    runs: _Days = None
+    threads: _Days = None
+    suspended: _Days = None
+    embeddings: _Days = None
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """`model` is "provider/name", `storage` a URL; timeouts are in seconds.
 
@@ -269,7 +287,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     together; every run of the process counts against them.
 
     `image_hosts` are the hosts whose images a model's Markdown may load. `prices` say what models
-    cost, by "provider/model"; the variable names a TOML or JSON file of them.
+    cost, by "provider/model"; the variable names a TOML or JSON file of them. `retention` is what
+    `app.prune()` goes by.
     """
 
     model: str | None = None
@@ -283,6 +302,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     image_hosts: tuple[str, ...] = ()
     rate_limits: dict[str, RateLimit] = {}
     prices: dict[str, Price] = {}
+    retention: Retention = Retention()
 
     def __repr__(self) -> str:
         # A storage URL may hold a password.
@@ -303,6 +323,7 @@ _ALLOWED = {
     "image_hosts": "host names: a list, or in a variable separated by commas",
     "rate_limits": 'by model, such as {"openai/gpt-4o-mini": {"requests_per_minute": 500}}',
     "prices": 'for "provider/model" dollars per million tokens: { input = 0.5, output = 1.5 }',
+    "retention": "days from 0 for runs, threads, suspended and embeddings: { runs = 30 }",
 }
 _SHARED_VARIABLES = {"storage": "DATABASE_URL", "log_level": "LOG_LEVEL"}
 
@@ -374,7 +395,7 @@ def _convert(name: str, value: Any, where: str, *, text: bool = False) -> Any:
     if name == "image_hosts" and text:
         value = [host.strip() for host in value.split(",") if host.strip()]
     try:
-        if name == "rate_limits" and text:
+        if name in ("rate_limits", "retention") and text:
             return msgspec.json.decode(value, type=_FIELDS[name].type)
         return msgspec.convert(value, _FIELDS[name].type, strict=not text)
     except msgspec.DecodeError as error:

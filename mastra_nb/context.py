@@ -25,7 +25,7 @@ from mastra_nb.events import (
     StateSet,
     Suspended,
 )
-from mastra_nb.limits import Limits, Meter, Need, Reserve
+from mastra_nb.limits import Limits, Meter, Need, Reserve, within
 from mastra_nb.messages import Message, Usage
 from mastra_nb.runlog import RunLog
 from mastra_nb.schema import Schema, to_json
@@ -158,6 +158,11 @@ class Context:
     @property
     def thread(self) -> str:
         return self.run.thread
+
+    @property
+    def resource(self) -> str:
+        """Whom the run's conversation belongs to; "" is nobody."""
+        return self.run.resource
 
     @property
     def request_context(self) -> Mapping[str, Any]:
@@ -463,6 +468,20 @@ class _Value:
     async def invoke(self, _: None, ctx: Context) -> Any:
         made = self._make()
         return to_json(await made if isinstance(made, Awaitable) else made)
+
+
+class Timed(Generic[O]):
+    """A target that is stopped after some seconds."""
+
+    def __init__(self, target: Runnable[Any, O], seconds: float, worked: float) -> None:
+        self.target = target
+        self.name = target.name
+        self.kind = target.kind
+        self._seconds = seconds
+        self._worked = worked
+
+    async def invoke(self, input: Any, ctx: Context, /) -> O:
+        return await within(self._seconds, self.target.invoke(input, ctx), worked=self._worked)
 
 
 def _first(error: BaseException) -> BaseException:

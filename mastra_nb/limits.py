@@ -117,6 +117,11 @@ class Meter:
                     self.requests += max(0, usage.calls - 1)
                     self.usage = self.usage + usage
 
+    def add(self, usage: Usage) -> None:
+        """Something that is no model call has spent this."""
+        for meter in self.chain:
+            meter.usage = meter.usage + usage
+
     async def room(self, need: Need) -> Reserve:
         """Wait until there are tokens and money for a model call, and say how much of them.
 

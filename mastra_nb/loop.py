@@ -93,6 +93,7 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True):
     tool_choice: str
     processors: Sequence[Processor]
     thread: str = ""
+    resource: str = ""
     concurrency: int = 10
     structuring: Model | None = None
     stop_when: Sequence[StopWhen] = ()
@@ -111,7 +112,9 @@ async def run_turn(
     said is in the log, no tool call is left without a result, and `after` was called; only a
     run that waits for an answer is left as it is.
     """
-    turn = turn or Turn(plan.instructions, plan.thread, prompt)
+    turn = turn or Turn(
+        plan.instructions, plan.thread, prompt, resource=plan.resource, model=plan.model
+    )
     loop = _Loop(plan, turn, ctx)
     try:
         for processor in plan.processors:
@@ -488,7 +491,7 @@ class _Loop:
             await self._deliver(step + 1)
         noise = {c.id for c in calls if c.name in plan.handoffs}
         known = {seq for seq, _ in turn.new}
-        rest = Turn("", plan.thread)
+        rest = Turn("", plan.thread, resource=plan.resource)
         rest.history = turn.history
         for seq, message in turn.kept:
             left = _without(message, noise)

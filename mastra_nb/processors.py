@@ -18,7 +18,7 @@ from mastra_nb.tools import ToolLike, toolset
 
 class Turn:
     """One exchange: what came before it, and what it adds, each with its seq in the run's log.
-    `thread` is the conversation it belongs to, if any.
+    `thread` is the conversation it belongs to, if any, and `resource` whom that belongs to.
 
     `results` are those of the tool calls that are being made, as far as they are known.
 
@@ -28,9 +28,19 @@ class Turn:
     needs to know (answers that were asked for again).
     """
 
-    def __init__(self, instructions: str, thread: str = "", prompt: Iterable[Message] = ()) -> None:
+    def __init__(
+        self,
+        instructions: str,
+        thread: str = "",
+        prompt: Iterable[Message] = (),
+        *,
+        resource: str = "",
+        model: Model | None = None,
+    ) -> None:
         self.instructions = instructions
         self.thread = thread
+        self.resource = resource
+        self.model = model
         self.prompt = [*prompt]
         # What the input stages have seen.
         self.screened: list[Message] = []

@@ -149,6 +149,7 @@ class RunLog:
         limits: Limits | None,
         deps: Any = None,
         thread: str = "",
+        resource: str = "",
         past: Sequence[Event] = (),
         request_context: Mapping[str, Any] | None = None,
     ) -> None:
@@ -156,6 +157,7 @@ class RunLog:
         self.services = services
         self.deps = deps
         self.thread = thread
+        self.resource = resource
         self.past = Past(past)
         self.request_context: Mapping[str, Any] = MappingProxyType(
             self.past.request_context or (to_json(dict(request_context)) if request_context else {})

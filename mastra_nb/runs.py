@@ -11,7 +11,7 @@ import msgspec
 
 from mastra_nb import portal
 from mastra_nb._later import later
-from mastra_nb.context import PLAIN, Codec, Context, Runnable, current
+from mastra_nb.context import PLAIN, Codec, Context, Runnable, Timed, current
 from mastra_nb.errors import (
     LeaseHeld,
     MastraError,
@@ -22,7 +22,7 @@ from mastra_nb.errors import (
     UsageError,
 )
 from mastra_nb.events import SPEAKERS, Custom, Event, Resumed, RunStatus, Suspended, TextDelta, View
-from mastra_nb.limits import Limits, within
+from mastra_nb.limits import Limits
 from mastra_nb.messages import Finish, Message, Usage
 from mastra_nb.runlog import (
     LIMITS,
@@ -71,6 +71,7 @@ class Run(Generic[T]):
         limits: Limits | None = None,
         deps: Any = None,
         thread: str = "",
+        resource: str = "",
         key: str | None = None,
         request_context: Mapping[str, Any] | None = None,
         id: str = "",
@@ -125,6 +126,7 @@ class Run(Generic[T]):
             limits=limits,
             deps=deps,
             thread=thread,
+            resource=resource,
             past=past,
             request_context=request_context,
         )
@@ -144,6 +146,10 @@ class Run(Generic[T]):
     @property
     def thread(self) -> str:
         return self.log.thread
+
+    @property
+    def resource(self) -> str:
+        return self.log.resource
 
     @property
     def view(self) -> View:
@@ -363,6 +369,7 @@ class Run(Generic[T]):
             limits=log.meter.limits,
             deps=log.deps,
             thread=log.thread,
+            resource=log.resource,
             key=self._key,
             request_context=log.request_context,
             id=self.id,
@@ -533,7 +540,7 @@ class Run(Generic[T]):
             await log.commit(barrier=True)
         target = self.target
         if limits.seconds is not None:
-            target = _Timed(target, limits.seconds, log.past.worked if self._answer else 0.0)
+            target = Timed(target, limits.seconds, log.past.worked if self._answer else 0.0)
         return await root.call(target, self.input, segment=self._segment, codec=self._codec)
 
     async def _finish(self, status: RunStatus) -> None:
@@ -559,6 +566,7 @@ class Run(Generic[T]):
             status="running",
             key=self._key,
             thread=self.thread or None,
+            resource=self.resource,
         )
         await self.log.claim(row, stored=self._stored, lost=self._cancel_task)
 
@@ -579,17 +587,3 @@ class Run(Generic[T]):
             self._error = ended_with(view, self.id, self.name)
         self.log.seal()
         self._rest()
-
-
-class _Timed(Generic[T]):
-    """A target that is stopped after some seconds."""
-
-    def __init__(self, target: Runnable[Any, T], seconds: float, worked: float) -> None:
-        self.target = target
-        self.name = target.name
-        self.kind = target.kind
-        self._seconds = seconds
-        self._worked = worked
-
-    async def invoke(self, input: Any, ctx: Context, /) -> T:
-        return await within(self._seconds, self.target.invoke(input, ctx), worked=self._worked)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from mastra_nb import plugins
 from mastra_nb._later import later
 from mastra_nb.config import Settings
 from mastra_nb.events import Event
@@ -63,6 +65,13 @@ def is_dead(owner: str) -> bool:
 
 def random_id() -> str:
     return f"r_{os.urandom(6).hex()}"
+
+
+@functools.cache
+def store_in_memory() -> Store:
+    """What is remembered where there is no store: one for the process, gone with it."""
+    store: Store = plugins.stores.load("memory")("memory://")
+    return store
 
 
 _ambient: Services | None = None

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from mastra_nb.config import Retention as Retention
 from mastra_nb.events import Event, RunStatus
 from mastra_nb.messages import Message
 from mastra_nb.vectors import VectorStore
@@ -67,20 +68,6 @@ class ThreadMessage(msgspec.Struct, frozen=True, kw_only=True):
     at: float = 0.0
 
 
-class Retention(msgspec.Struct, frozen=True, kw_only=True):
-    """What `prune` deletes, by age in days since the last change; None keeps it for ever.
-
-    `runs` are those that have ended and whose messages are in no thread; `threads` go with their
-    messages and the runs that held them; `embeddings` are counted from their last use. A suspended
-    run waits for a person: it goes only after `suspended` days.
-    """
-
-    runs: float | None = None
-    threads: float | None = None
-    suspended: float | None = None
-    embeddings: float | None = None
-
-
 class Pruned(msgspec.Struct, frozen=True, kw_only=True):
     """How many were, or with a dry run would be, deleted, and by how much the file shrank."""
 
@@ -120,9 +107,9 @@ class Journal(Protocol):
         A caller that is cancelled learns of it when it is decided whether they are written.
 
         With `barrier` the write is on the disk when this returns, else it survives the death of
-        the process. With `thread` the messages among the events are linked to it, in the same
-        transaction. A status that rests (suspended, done, failed, cancelled) gives the lease up.
-        Raises LeaseHeld if `fence` is not the newest, Conflict on a seq that exists.
+        the process. With `thread` the messages among the events are linked to it, as `link` does,
+        in the same transaction. A status that rests (suspended, done, failed, cancelled) gives the
+        lease up. Raises LeaseHeld if `fence` is not the newest, Conflict on a seq that exists.
         """
         ...
 
@@ -139,6 +126,8 @@ class Journal(Protocol):
         status: RunStatus | None = None,
         key: str | None = None,
         prefix: str | None = None,
+        resource: str | None = None,
+        thread: str | None = None,
         limit: int = 100,
         offset: int = 0,
     ) -> list[RunRow]:
@@ -149,17 +138,16 @@ class Journal(Protocol):
         """Durable events with seq > `after`, in order."""
         ...
 
-    async def delete_runs(self, *, before: float, keep_threads: bool = True) -> int:
-        """Delete resting runs last updated before `before`; returns how many.
-
-        With `keep_threads` a run whose messages belong to a thread stays.
-        """
-        ...
-
 
 class Threads(Protocol):
     async def put_thread(self, thread: Thread) -> Thread:
         """Insert or update; `created` of an existing thread is kept."""
+        ...
+
+    async def claim_thread(self, thread: str, resource: str) -> Thread:
+        """The thread as it is then, whoever it belongs to. One that is new, or is empty and
+        belongs to nobody, belongs to `resource` from now on.
+        """
         ...
 
     async def get_thread(self, thread: str) -> Thread | None: ...
@@ -178,15 +166,17 @@ class Threads(Protocol):
     async def delete_thread(self, thread: str) -> bool: ...
 
     async def clone_thread(self, thread: str, to: Thread, *, upto: int | None = None) -> Thread:
-        """A new thread with the same messages, at the same positions, up to `upto`; nothing is
-        copied but the links. Raises NotFound, and Conflict if `to` is there.
+        """A new thread with the same messages, at the same positions, up to `upto`, after which
+        it goes on counting; nothing is copied but the links. Raises NotFound, and Conflict if `to`
+        is there.
         """
         ...
 
     async def link(self, thread: str, run: str, seqs: Sequence[int]) -> int:
         """Append the messages that the MessageAdded events (run, seq) hold; returns the last pos.
 
-        Linking the same event again changes nothing. The thread is created if it is new.
+        Linking the same event again changes nothing, even when the message was deleted from the
+        thread meanwhile. A new thread is created with the resource of the run.
         Raises NotFound for an event that is not there or holds no message.
         """
         ...
@@ -206,7 +196,10 @@ class Threads(Protocol):
         ...
 
     async def delete_messages(self, thread: str, positions: Sequence[int]) -> int:
-        """Take messages out of the thread; the events of their runs stay. Returns how many."""
+        """Take messages out of the thread; the events of their runs stay. Returns how many.
+
+        Their positions are never used again, and linking them again does not bring them back.
+        """
         ...
 
 
@@ -234,7 +227,7 @@ class EmbeddingCache(Protocol):
     """Vectors by the model that made them and the digest of what they were made from."""
 
     async def get(self, model: str, digests: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Those that are there. Their last use is now."""
+        """Those that are there. Their last use is now, to the day."""
         ...
 
     async def put(self, model: str, rows: Mapping[bytes, bytes]) -> None: ...
@@ -253,7 +246,10 @@ class Store(Journal, Threads, Docs, Protocol):
 
     async def prune(self, retention: Retention, *, dry_run: bool = False) -> Pruned:
         """Delete what is older than the retention says, a part at a time: others go on writing.
-        A run that is not at rest, and what a kept run was forked from, stays.
+
+        A run that is not at rest stays, and its threads with it; so does what a kept run was forked
+        from. Of a pruned thread the entries {"thread": id} go from every vector index whose name
+        begins with "memory:".
         """
         ...
 

@@ -16,11 +16,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import msgspec
 
+from mastra_nb._thread_contract import ThreadContract
+from mastra_nb._thread_contract import event as event
+from mastra_nb._thread_contract import messages as messages
+from mastra_nb._thread_contract import new_run as new_run
+from mastra_nb._thread_contract import raises as raises
 from mastra_nb.errors import Conflict, LeaseHeld, MastraError, NotFound, SchemaError, UsageError
 from mastra_nb.events import (
     Custom,
@@ -57,31 +61,7 @@ HOSTILE = (
 )
 
 
-async def raises(kind: type[MastraError], awaitable: Awaitable[Any]) -> MastraError:
-    """The error of `kind` that `awaitable` raises. Raises AssertionError if there is none."""
-    try:
-        value = await awaitable
-    except kind as exc:
-        return exc
-    raise AssertionError(f"{kind.__name__} expected, but the call returned {value!r}")
-
-
-def event(run: str, seq: int, data: Payload, span: str = "root") -> Event:
-    parent = span.rpartition("/")[0] or None
-    return Event(run=run, seq=seq, span=span, parent=parent, at=1000.5 + seq, data=data)
-
-
-def messages(run: str, texts: Sequence[str], first: int = 1) -> list[Event]:
-    return [
-        event(run, seq, MessageAdded(message=user(text))) for seq, text in enumerate(texts, first)
-    ]
-
-
-async def new_run(store: Store, id: str = "r", **fields: Any) -> RunRow:
-    return await store.create(RunRow(id=id, name="job", kind="agent", **fields), owner="me")
-
-
-class StoreContract:
+class StoreContract(ThreadContract):
     # The journal's runs
 
     async def test_create_returns_the_claimed_row(self, store: Store) -> None:
@@ -316,160 +296,6 @@ class StoreContract:
         for id in "bca":
             await new_run(store, id, created=5.0)
         assert [row.id for row in await store.find_runs()] == ["a", "c", "b"]
-
-    async def test_delete_runs_takes_old_resting_ones(self, store: Store) -> None:
-        for id in ("done", "live", "suspended", "talked", "claimed"):
-            await new_run(store, id)
-            await store.append(id, 1, messages(id, ["x"]))
-        for id in ("done", "talked", "claimed"):
-            await store.append(id, 1, [], status="done")
-        await store.append("suspended", 1, [], status="suspended")
-        await store.claim("claimed", owner="b")
-        await store.link("t", "talked", [1])
-        assert await store.delete_runs(before=time.time() - 60) == 0
-        later = time.time() + 60
-        assert await store.delete_runs(before=later) == 2
-        assert {row.id for row in await store.find_runs()} == {"live", "talked", "claimed"}
-        assert await store.read_events("done") == []
-        assert len(await store.read_messages("t")) == 1
-        assert await store.delete_runs(before=later, keep_threads=False) == 1
-        assert await store.read_messages("t") == []
-        # The place of a deleted message is not given out again.
-        assert await store.link("t", "live", [1]) == 2
-
-    async def test_a_deleted_id_and_key_are_free(self, store: Store) -> None:
-        await new_run(store, key="k")
-        await store.append("r", 1, messages("r", ["old"]), status="done")
-        await store.delete_runs(before=time.time() + 60)
-        await new_run(store, key="k")
-        assert await store.read_events("r") == []
-
-    async def test_what_a_kept_run_is_forked_from_stays(self, store: Store) -> None:
-        await new_run(store, "a")
-        await new_run(store, "b", parent_run="a", fork_seq=1)
-        await new_run(store, "c", parent_run="b", fork_seq=1)
-        await new_run(store, "alone")
-        for id in ("a", "b", "alone"):
-            await store.append(id, 1, [], status="done")
-        later = time.time() + 60
-        assert await store.delete_runs(before=later) == 1
-        assert {row.id for row in await store.find_runs()} == {"a", "b", "c"}
-        await store.append("c", 1, [], status="done")
-        assert await store.delete_runs(before=later) == 3
-
-    # Threads
-
-    async def test_threads_are_put_found_and_deleted(self, store: Store) -> None:
-        first = await store.put_thread(Thread(id="a", resource="u1", meta={"x": [1]}))
-        assert first.created > 0
-        await store.put_thread(Thread(id="b", resource="u2", created=5.0))
-        await store.put_thread(Thread(id="c", resource="u1"))
-        again = await store.put_thread(Thread(id="a", resource="u1", title="T", created=99.0))
-        assert (again.created, again.title, again.meta) == (first.created, "T", {})
-        assert again.updated >= first.updated
-        assert await store.get_thread("a") == again
-        assert await store.get_thread("x") is None
-        assert [t.id for t in await store.find_threads()] == ["a", "c", "b"]
-        assert [t.id for t in await store.find_threads(resource="u1")] == ["a", "c"]
-        assert [t.id for t in await store.find_threads(limit=1, offset=1)] == ["c"]
-        assert await store.find_threads(resource="u3") == []
-        assert await store.delete_thread("a")
-        assert not await store.delete_thread("a")
-        assert await store.get_thread("a") is None
-
-    async def test_link_and_read_messages(self, store: Store) -> None:
-        await new_run(store)
-        await store.append("r", 1, messages("r", [str(n) for n in range(1, 6)]))
-        await new_run(store, "r2")
-        await store.append("r2", 1, messages("r2", ["six"]))
-        assert await store.link("t", "r", [1, 2]) == 2
-        assert await store.link("t", "r", [2, 3, 1, 3]) == 3
-        assert await store.link("t", "r2", [1]) == 4
-        assert await store.link("other", "r", [2]) == 1
-        found = await store.read_messages("t")
-        assert [(m.pos, m.run, m.seq, m.message.text) for m in found] == [
-            (1, "r", 1, "1"), (2, "r", 2, "2"), (3, "r", 3, "3"), (4, "r2", 1, "six"),
-        ]  # fmt: skip
-
-        async def places(**terms: Any) -> list[int]:
-            return [m.pos for m in await store.read_messages("t", **terms)]
-
-        assert await places(last=2) == [3, 4]
-        assert await places(last=2, upto=3) == [2, 3]
-        assert await places(upto=2) == [1, 2]
-        assert await places(upto=0) == []
-        assert await places(last=0) == []
-        assert await places(last=-1) == []
-        assert await places(last=10**30, upto=10**30) == [1, 2, 3, 4]
-        assert await store.read_messages("x") == []
-        thread = await store.get_thread("t")
-        assert thread is not None
-        assert thread.created > 0
-
-    async def test_link_takes_messages_only_and_all_or_none(self, store: Store) -> None:
-        await new_run(store)
-        note = event("r", 2, Noted(level="info", text="x"))
-        await store.append("r", 1, [*messages("r", ["x"]), note])
-        await raises(NotFound, store.link("t", "r", [1, 2]))
-        await raises(NotFound, store.link("t", "r", [1, 3]))
-        await raises(NotFound, store.link("t", "nobody", [1]))
-        assert await store.get_thread("t") is None
-        assert await store.read_messages("t") == []
-
-    async def test_link_moves_a_thread_up(self, store: Store) -> None:
-        await new_run(store)
-        await store.append("r", 1, messages("r", ["x"]))
-        for id in ("a", "b"):
-            await store.put_thread(Thread(id=id, title=id, meta={"k": 1}))
-        assert await store.link("a", "r", []) == 0
-        await store.link("a", "r", [1])
-        threads = await store.find_threads()
-        assert [(t.id, t.title, t.meta) for t in threads] == [
-            ("a", "a", {"k": 1}),
-            ("b", "b", {"k": 1}),
-        ]
-
-    async def test_a_deleted_thread_keeps_the_journal(self, store: Store) -> None:
-        await new_run(store)
-        await store.append("r", 1, messages("r", ["x", "y"]))
-        await store.link("t", "r", [1, 2])
-        await store.delete_thread("t")
-        assert await store.read_messages("t") == []
-        assert len(await store.read_events("r")) == 2
-        assert await store.link("t", "r", [2]) == 1
-
-    # Docs
-
-    async def test_docs(self, store: Store) -> None:
-        for id in ("b", "a", "aa", "a%", "B"):
-            await store.put("k", id, {"id": id})
-        await store.put("other", "a", None)
-        await store.put("k", "b", [1, {"type": "text"}])
-        assert await store.get("k", "b") == [1, {"type": "text"}]
-        assert await store.get("k", "x") is None
-        assert await store.get("other", "a") is None
-        assert [id for id, _ in await store.find("k")] == ["B", "a", "a%", "aa", "b"]
-        assert [id for id, _ in await store.find("k", prefix="a")] == ["a", "a%", "aa"]
-        assert await store.find("k", prefix="a%") == [("a%", {"id": "a%"})]
-        assert await store.find("k", prefix="a", limit=1) == [("a", {"id": "a"})]
-        assert await store.find("none") == []
-        assert await store.delete("k", "b")
-        assert not await store.delete("k", "b")
-        assert await store.get("k", "b") is None
-
-    async def test_what_comes_back_is_a_copy(self, store: Store) -> None:
-        value = {"x": [1]}
-        await store.put("k", "a", value)
-        row = await new_run(store, input=value)
-        thread = await store.put_thread(Thread(id="t", meta=value))
-        value["x"].append(2)
-        row.input["x"].append(2)
-        thread.meta["x"].append(2)
-        assert await store.get("k", "a") == {"x": [1]}
-        again, found = await store.get_run("r"), await store.get_thread("t")
-        assert again is not None
-        assert found is not None
-        assert again.input == found.meta == {"x": [1]}
 
     # Names
 

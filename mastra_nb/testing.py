@@ -170,7 +170,7 @@ class FakeEmbedder:
         self.calls.append(tuple(texts))
         if (error := self.fail.get(len(self.calls))) is not None:
             raise error
-        usage = Usage(input=sum(len(t.split()) for t in texts))
+        usage = Usage(input=sum(len(t.split()) for t in texts), calls=1)
         return EmbedReply(rows=tuple(map(self._row, texts)), usage=usage, model=self.name)
 
     def _row(self, text: str) -> bytes:

@@ -15,7 +15,7 @@ import select
 import ssl
 import urllib.parse
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 import httptools
@@ -371,11 +371,21 @@ def _too_long() -> TransportError:
 
 
 class Direct:
-    """Connections to any number of servers, kept for the next request. For one event loop."""
+    """Connections to any number of servers, kept for the next request. For one event loop.
 
-    def __init__(self, tls: Callable[[], ssl.SSLContext]) -> None:
+    `resolve` (host, port) gives the address to connect to in place of the name; the name is still
+    what the certificate must be for.
+    """
+
+    def __init__(
+        self,
+        tls: Callable[[], ssl.SSLContext],
+        *,
+        resolve: Callable[[str, int], Awaitable[str]] | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._tls = tls
+        self._resolve = resolve
         self._all: set[_Connection] = set()
         self._idle: dict[tuple[str, int, bool], list[_Connection]] = {}
         self._slots = asyncio.Semaphore(CONNECTIONS)
@@ -423,13 +433,15 @@ class Direct:
             self._sweep(all_of_them=True)
         try:
             async with asyncio.timeout(seconds) as watch:
+                address = host if self._resolve is None else await self._resolve(host, port)
                 _, connection = await self._loop.create_connection(
                     lambda: _Connection(idle),
-                    host,
+                    address,
                     port,
                     ssl=self._tls() if tls else None,
+                    server_hostname=host if tls else None,
                     # A host with a broken IPv6 address is reached by its other one.
-                    happy_eyeballs_delay=None if _is_address(host) else 0.25,
+                    happy_eyeballs_delay=None if _is_address(address) else 0.25,
                 )
         except TimeoutError as error:
             if watch.expired():

@@ -137,12 +137,12 @@ def transport(url: str) -> Transport:
     """How to send to `url`: by the user's transport, by a proxy, or directly."""
     state, theirs, get = _state(), _theirs, os.environ.get
     if theirs is not None:
-        return state.find(("theirs", id(theirs)), lambda: Httpx(_tls_context, transport=theirs))
+        return state.find(("theirs", id(theirs)), lambda: Httpx(tls_context, transport=theirs))
     # A proxy set in a later cell counts from then on.
     proxies = tuple(filter(None, map(get, _PROXY_NAMES)))
     if proxies and not _bypassed(url):
         key = (*proxies, get("NO_PROXY"), get("no_proxy"))
-        return state.find(key, lambda: Httpx(_tls_context))
+        return state.find(key, lambda: Httpx(tls_context))
     return state.find("direct", _direct)
 
 
@@ -157,15 +157,15 @@ def _direct() -> Transport:
     try:
         from mastra_nb.http.direct import Direct
     except ImportError:
-        return Httpx(_tls_context, environment=False)
-    return Direct(_tls_context)
+        return Httpx(tls_context, environment=False)
+    return Direct(tls_context)
 
 
 _lock = threading.Lock()
 _context: ssl.SSLContext | None = None
 
 
-def _tls_context() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
     """Reading the certificates takes 20 ms: once for a process, by whichever thread is first."""
     global _context
     with _lock:

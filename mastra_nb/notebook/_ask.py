@@ -132,7 +132,14 @@ async def _take_up(host: Host, agent: Agent[Any], call: str, output: Any) -> Run
         host.adopt_thread(agent, thread)
     loader = agent if output is ... else agent.replace(output=output)
     past = await store.read_events(row.id)
-    run = loader.load(row.id, row.input, thread=thread, past=past, limits=agent.limits)
+    run = loader.load(
+        row.id,
+        row.input,
+        thread=thread,
+        resource=row.resource,
+        past=past,
+        limits=agent.limits,
+    )
     return run if row.status == "suspended" else run.resume()
 
 

@@ -16,10 +16,10 @@ from mastra_nb.stores import _rules as rules
 from mastra_nb.stores._schema import BLOB_BYTES
 
 RUN = """SELECT id, name, kind, input, status, owner, fence, lease_until, key, thread,
-    code_version, graph_hash, parent_run, fork_seq, created, updated FROM run"""
+    resource, code_version, graph_hash, parent_run, fork_seq, created, updated FROM run"""
 RUN_FIELDS = (
     "id", "name", "kind", "input", "status", "owner", "fence", "lease_until", "key", "thread",
-    "code_version", "graph_hash", "parent_run", "fork_seq", "created", "updated",
+    "resource", "code_version", "graph_hash", "parent_run", "fork_seq", "created", "updated",
 )  # fmt: skip
 THREAD = "SELECT id, resource, title, meta, created, updated FROM thread"
 PAYLOAD = "coalesce(e.payload, (SELECT data FROM blob WHERE sha256 = e.blob))"
@@ -28,34 +28,40 @@ INSERT_EVENT = """INSERT INTO event
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 EVENTS = f"""SELECT e.seq, e.path, e.parent, e.at, e.v, {PAYLOAD}
     FROM event e WHERE e.run = ? AND e.seq > ? ORDER BY e.seq"""  # noqa: S608
-MESSAGES = """SELECT m.pos, e.run, e.seq, e.payload, e.blob
-    FROM thread_message m JOIN event e ON e.no = m.event
-    WHERE m.thread = (SELECT no FROM thread WHERE id = ?) AND m.pos <= ?
+_MESSAGE = """SELECT m.pos, e.run, e.seq, e.at, e.payload, e.blob
+    FROM {}thread_message m CROSS JOIN event e ON e.no = m.event
+    WHERE m.thread = (SELECT no FROM thread WHERE id = ?) AND m.pos BETWEEN {}
     ORDER BY m.pos DESC LIMIT ?"""
+MESSAGES = _MESSAGE.format("", "? AND ?")
+MESSAGES_OF_RANGES = _MESSAGE.format(
+    "json_each(?) r CROSS JOIN ", "(r.value ->> 0) AND (r.value ->> 1)"
+)
 BLOB = "SELECT data FROM blob WHERE sha256 = ?"
 
 LINKED = "SELECT no FROM event WHERE run = ? AND seq = ? AND kind = 'message-added'"
-LINK = """INSERT INTO thread_message (thread, pos, event) VALUES (?, ?, ?)
-    ON CONFLICT (event, thread) DO NOTHING"""
+IS_LINKED = """SELECT 1 FROM thread_message
+    WHERE thread = (SELECT no FROM thread WHERE id = ?) AND event = ?"""
+LINK = "INSERT INTO thread_message (thread, pos, event) VALUES (?, ?, ?)"
+NEXT = "UPDATE thread SET last = last + ?, updated = ? WHERE id = ? RETURNING no, last"
 
-# A fork reads its parent's events: what a kept run is forked from stays, all the way up.
-OLD_RUNS = """WITH RECURSIVE
-    old (id) AS (
-        SELECT id FROM run
-        WHERE status IN ('suspended', 'done', 'failed', 'cancelled')
-            AND updated < :before AND lease_until <= :now
-            AND NOT (:keep AND EXISTS (
-                SELECT 1 FROM event e JOIN thread_message m ON m.event = e.no WHERE e.run = run.id
-            ))
-    ),
-    needed (id) AS (
-        SELECT parent_run FROM run
-        WHERE fork_seq IS NOT NULL AND parent_run IS NOT NULL AND id NOT IN (SELECT id FROM old)
-        UNION
-        SELECT r.parent_run FROM run r JOIN needed n ON r.id = n.id
-        WHERE r.fork_seq IS NOT NULL AND r.parent_run IS NOT NULL
-    )
-    SELECT id FROM old WHERE id NOT IN (SELECT id FROM needed)"""
+PUT_THREAD = """INSERT INTO thread (id, resource, title, meta, created, updated, last)
+    VALUES (?, ?, ?, ?, ?, ?, 0)
+    ON CONFLICT (id) DO UPDATE SET resource = excluded.resource, title = excluded.title,
+        meta = excluded.meta, updated = excluded.updated
+    RETURNING id, resource, title, meta, created, updated"""
+CLAIM_THREAD = """INSERT INTO thread (id, resource, title, meta, created, updated, last)
+    VALUES (?, ?, '', '{}', ?, ?, 0)
+    ON CONFLICT (id) DO UPDATE SET resource = excluded.resource
+    WHERE thread.resource = '' AND thread.last = 0"""
+NEW_THREAD = """INSERT INTO thread (id, resource, title, meta, created, updated, last)
+    VALUES (?, coalesce((SELECT resource FROM run WHERE id = ?), ''), '', '{}', ?, ?, 0)"""
+CLONE_LINKS = """INSERT INTO thread_message (thread, pos, event)
+    SELECT ?, pos, event FROM thread_message WHERE thread = ? AND abs(pos) <= ?"""
+CLONE_LAST = """UPDATE thread SET last = min(?, (SELECT last FROM thread WHERE no = ?))
+    WHERE no = ?"""
+TAKE_OUT = """UPDATE thread_message SET pos = -pos
+    WHERE thread = (SELECT no FROM thread WHERE id = ?)
+        AND pos IN (SELECT value FROM json_each(?))"""
 
 
 def to_run(row: Sequence[Any]) -> RunRow:
@@ -102,6 +108,32 @@ def extend(
         "UPDATE run SET status = ?, lease_until = ?, updated = ? WHERE id = ?",
         (status or old, target, now, run),
     )
+
+
+def link(db: apsw.Connection, thread: str, run: str, events: Sequence[int]) -> int:
+    """Append the messages of `events` (`event.no`) to the thread; returns the last position."""
+    known = {event for event in events if db.execute(IS_LINKED, (thread, event)).get}
+    new = [event for event in dict.fromkeys(events) if event not in known]
+    if new:
+        return link_new(db, thread, run, new)
+    row = db.execute("SELECT last FROM thread WHERE id = ?", (thread,)).fetchone()
+    if row is None:
+        now = time.time()
+        db.execute(NEW_THREAD, (thread, run, now, now))
+    return 0 if row is None else int(row[0])
+
+
+def link_new(db: apsw.Connection, thread: str, run: str, events: Sequence[int]) -> int:
+    """`link` of events that the thread does not hold."""
+    count, now = len(events), time.time()
+    found: Any = db.execute(NEXT, (count, now, thread)).fetchall()
+    if not found:
+        db.execute(NEW_THREAD, (thread, run, now, now))
+        found = db.execute(NEXT, (count, now, thread)).fetchall()
+    ((no, last),) = found
+    for pos, event in enumerate(events, last - count + 1):
+        db.execute(LINK, (no, pos, event))
+    return int(last)
 
 
 def insert(db: apsw.Connection, event: Event, raw: bytes, fence: int) -> None:

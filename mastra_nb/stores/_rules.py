@@ -10,9 +10,14 @@ import msgspec
 
 from mastra_nb.errors import Conflict, LeaseHeld, NotFound, SchemaError, StorageError, UsageError
 from mastra_nb.events import Event, Payload, RunStatus, encode_payload
+from mastra_nb.storage import Retention
+from mastra_nb.vectors import VectorStore
 
 RESTING: frozenset[RunStatus] = frozenset({"suspended", "done", "failed", "cancelled"})
+ENDED: frozenset[RunStatus] = frozenset({"done", "failed", "cancelled"})
 MOST = 2**31 - 1
+# The last use of an embedding is written at most so often: reading must stay reading.
+USED_SECONDS = 86_400.0
 
 _encoder = msgspec.json.Encoder()
 
@@ -67,6 +72,35 @@ def at_most(number: int) -> int:
     return max(0, min(number, MOST))
 
 
+def spans(
+    after: int, upto: int | None, ranges: Sequence[tuple[int, int]] | None
+) -> list[tuple[int, int]]:
+    """The positions asked for, both ends included, as ranges in order that do not meet."""
+    low, high = at_most(after) + 1, MOST if upto is None else at_most(upto)
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(ranges) if ranges is not None else [(low, high)]:
+        start, end = max(start, low), min(end, high)
+        if start > end:
+            continue
+        if found and start <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        else:
+            found.append((start, end))
+    return found
+
+
+def cutoffs(retention: Retention, now: float) -> dict[str, float]:
+    """By field: what was last changed then or before is too old; -1 is never."""
+    days = msgspec.structs.asdict(retention)
+    return {name: -1.0 if d is None else now - d * 86_400 for name, d in days.items()}
+
+
+async def forget_recall(vectors: VectorStore, threads: Sequence[str]) -> None:
+    for index in await vectors.list_indexes():
+        if index.startswith("memory:"):
+            await vectors.delete(index, filter={"thread": {"$in": list(threads)}})
+
+
 def lease_after(status: RunStatus | None, until: float, lease: float, now: float) -> float:
     """When the lease ends after an append; 0 is a lease that was given up, and stays so."""
     if status in RESTING or (status is None and not until):
@@ -91,6 +125,16 @@ def no_run(run: str) -> NotFound:
 
 def no_message(run: str, seq: int) -> NotFound:
     return NotFound(f'Event {seq} of run "{run}" is not there or holds no message.')
+
+
+def no_thread(thread: str) -> NotFound:
+    return NotFound(
+        f'There is no thread "{thread}".', hint="List the threads with `app.find_threads()`."
+    )
+
+
+def thread_taken(thread: str) -> Conflict:
+    return Conflict(f'A thread "{thread}" exists already.', hint="Give the new thread another id.")
 
 
 def held(run: str, owner: str, until: float) -> LeaseHeld:

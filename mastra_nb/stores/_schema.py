@@ -94,20 +94,23 @@ MIGRATIONS = (
     """,
     # `vector.embedding` comes last: what is too long for its page spills over, and a filter never
     # has to read it. `change` is the index's own count of writes: a reader that has seen what is up
-    # to one asks for the entries after it, and for those of `vector_gone`, and is in step.
-    # `vector_text` holds no text of its own: its rowid is `vector.no`.
+    # to one asks for the entries after it, and for those of `vector_gone`, and is in step; one from
+    # before `forgotten` has to read everything. The words of index n are in `vector_words_n`.
     """
     ALTER TABLE run ADD COLUMN resource TEXT NOT NULL DEFAULT '';
+    CREATE INDEX run_resource ON run (resource, created);
+    CREATE INDEX run_thread ON run (thread, created) WHERE thread IS NOT NULL;
 
     CREATE TABLE vector_index (
-        no INTEGER PRIMARY KEY,
+        no INTEGER PRIMARY KEY AUTOINCREMENT,
         name TEXT NOT NULL UNIQUE,
         dimension INTEGER NOT NULL,
         metric TEXT NOT NULL,
         dtype TEXT NOT NULL,
         embedder TEXT NOT NULL,
         metadata_indexes TEXT NOT NULL,
-        change INTEGER NOT NULL,
+        change INTEGER NOT NULL DEFAULT 0,
+        forgotten INTEGER NOT NULL DEFAULT 0,
         created REAL NOT NULL
     ) STRICT;
 
@@ -129,10 +132,6 @@ MIGRATIONS = (
         no INTEGER NOT NULL,
         PRIMARY KEY (idx, change, no)
     ) STRICT, WITHOUT ROWID;
-
-    CREATE VIRTUAL TABLE vector_text USING fts5 (
-        words, content = '', contentless_delete = 1, tokenize = 'porter unicode61'
-    );
 
     CREATE TABLE embedding (
         no INTEGER PRIMARY KEY,

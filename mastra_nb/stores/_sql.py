@@ -214,6 +214,8 @@ class File:
         db = apsw.Connection(name or str(self.path), flags=flags)
         self._all.append(db)
         db.set_busy_timeout(0)
+        # Else a statement is planned anew whenever the value of a range or a LIMIT changes hands.
+        db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         db.execute("PRAGMA mmap_size = 0").fetchall()
         return db
 
@@ -320,7 +322,7 @@ class File:
             self._checkpoint_due = False
             # An interpreter that is ending takes no more work: closing the file will do it.
             with contextlib.suppress(RuntimeError):
-                self.writing.submit(self._checkpoint)
+                self.writing.submit(self.checkpoint)
         return result
 
     def _commit(self, db: apsw.Connection, work: Work[T], barrier: bool) -> T:
@@ -403,7 +405,7 @@ class File:
         db.execute("PRAGMA query_only = ON").fetchall()
         return db
 
-    def _checkpoint(self) -> None:
+    def checkpoint(self) -> None:
         """Moves the WAL into the file, in the writer thread."""
         with self.lock:
             guard, db = self._guard, self._writer

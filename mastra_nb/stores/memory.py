@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from itertools import islice
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mastra_nb import conditions
 from mastra_nb.errors import ConfigError
 from mastra_nb.events import Event, MessageAdded, RunStatus, SpanEnded, decode_payload
-from mastra_nb.storage import LEASE_SECONDS, RunRow, Thread, ThreadMessage
+from mastra_nb.storage import LEASE_SECONDS, Pruned, Retention, RunRow, Thread, ThreadMessage
 from mastra_nb.stores import _rules as rules
+
+if TYPE_CHECKING:
+    from mastra_nb.stores._vectors_memory import MemoryVectors
 
 URL = "memory://"
 _json = msgspec.json.decode
@@ -45,14 +48,27 @@ class MemoryStore:
         self._lines: dict[str, dict[int, _Line]] = {}
         self._finished: dict[str, set[str]] = {}
         self._threads: dict[str, Thread] = {}
-        # By thread: pos -> (run, seq), in order of pos, and the same the other way round.
+        # By thread: pos -> (run, seq), in order of pos; and the other way round, with those that
+        # were deleted from the thread.
         self._messages: dict[str, dict[int, tuple[str, int]]] = {}
-        self._linked: dict[str, set[tuple[str, int]]] = {}
+        self._linked: dict[str, dict[tuple[str, int], int]] = {}
         self._last: dict[str, int] = {}
         self._docs: dict[tuple[str, str], bytes] = {}
+        self.embeddings = _Embeddings(self)
+        self._vectors: MemoryVectors | None = None
+
+    @property
+    def vectors(self) -> MemoryVectors:
+        # NumPy is loaded by who has vectors.
+        if self._vectors is None:
+            from mastra_nb.stores._vectors_memory import MemoryVectors
+
+            self._vectors = MemoryVectors(self._using)
+        return self._vectors
 
     async def create(self, row: RunRow, *, owner: str, lease: float = LEASE_SECONDS) -> RunRow:
         rules.check_names(row.id, row.name, row.kind, row.key, row.thread, row.parent_run, owner)
+        rules.check_names(row.resource)
         raw, now = rules.to_json(row.input, "The input of the run"), time.time()
         with self._using():
             if row.id in self._runs:
@@ -95,8 +111,9 @@ class MemoryStore:
         status: RunStatus | None = None,
         lease: float = LEASE_SECONDS,
         barrier: bool = False,
+        thread: str | None = None,
     ) -> None:
-        rules.check_names(run)
+        rules.check_names(run, thread)
         rules.check_events(run, events)
         lines = [
             _Line(
@@ -130,6 +147,10 @@ class MemoryStore:
                 updated=now,
                 lease_until=rules.lease_after(status, row.lease_until, lease, now),
             )
+            if thread is not None:
+                found = [e.seq for e in events if isinstance(e.data, MessageAdded)]
+                if found:
+                    self._link(thread, run, found)
 
     async def renew(self, run: str, fence: int, *, lease: float = LEASE_SECONDS) -> None:
         await self.append(run, fence, (), lease=lease)
@@ -147,10 +168,12 @@ class MemoryStore:
         status: RunStatus | None = None,
         key: str | None = None,
         prefix: str | None = None,
+        resource: str | None = None,
+        thread: str | None = None,
         limit: int = 100,
         offset: int = 0,
     ) -> list[RunRow]:
-        rules.check_names(name, key, prefix)
+        rules.check_names(name, key, prefix, resource, thread)
         limit, offset = rules.at_most(limit), rules.at_most(offset)
         with self._using():
             found = [
@@ -159,6 +182,8 @@ class MemoryStore:
                 if name in (None, row.name)
                 and status in (None, row.status)
                 and key in (None, row.key)
+                and resource in (None, row.resource)
+                and thread in (None, row.thread)
                 and row.id.startswith(prefix or "")
             ]
             # Sorting is stable: of equal times the one that came last is first.
@@ -171,32 +196,6 @@ class MemoryStore:
         with self._using():
             log = self._lines.get(run, {})
             return [log[seq].read() for seq in sorted(log) if seq > after]
-
-    async def delete_runs(self, *, before: float, keep_threads: bool = True) -> int:
-        now = time.time()
-        with self._using():
-            linked = {run for places in self._linked.values() for run, _ in places}
-            old = {
-                row.id
-                for row in self._runs.values()
-                if row.status in rules.RESTING
-                and row.updated < before
-                and row.lease_until <= now
-                and not (keep_threads and row.id in linked)
-            }
-            # A fork reads its parent's events: what a kept run is forked from stays, and so on up.
-            while needed := old & {
-                row.parent_run
-                for row in self._runs.values()
-                if row.id not in old and row.parent_run and row.fork_seq is not None
-            }:
-                old -= needed
-            for run in old:
-                del self._runs[run], self._inputs[run], self._lines[run], self._finished[run]
-            for thread, places in self._messages.items():
-                kept = {pos: at for pos, at in places.items() if at[0] not in old}
-                self._messages[thread], self._linked[thread] = kept, set(kept.values())
-            return len(old)
 
     async def put_thread(self, thread: Thread) -> Thread:
         rules.check_names(thread.id, thread.resource, thread.title)
@@ -213,6 +212,16 @@ class MemoryStore:
             self._put(thread)
             return self._thread(thread)
 
+    async def claim_thread(self, thread: str, resource: str) -> Thread:
+        rules.check_names(thread, resource)
+        now = time.time()
+        with self._using():
+            found = self._threads.get(thread) or Thread(id=thread, created=now, updated=now)
+            if not found.resource and not self._last.get(thread):
+                found = msgspec.structs.replace(found, resource=resource)
+                self._put(found)
+            return self._thread(found)
+
     async def get_thread(self, thread: str) -> Thread | None:
         rules.check_names(thread)
         with self._using():
@@ -220,12 +229,22 @@ class MemoryStore:
             return None if found is None else self._thread(found)
 
     async def find_threads(
-        self, *, resource: str | None = None, limit: int = 100, offset: int = 0
+        self,
+        *,
+        resource: str | None = None,
+        meta: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        offset: int = 0,
     ) -> list[Thread]:
         rules.check_names(resource)
+        condition = conditions.parse(meta)
         limit, offset = rules.at_most(limit), rules.at_most(offset)
         with self._using():
-            found = [t for t in self._threads.values() if resource in (None, t.resource)]
+            found = [
+                t
+                for t in self._threads.values()
+                if resource in (None, t.resource) and conditions.matches(condition, t.meta)
+            ]
             found.reverse()
             found.sort(key=lambda t: t.updated, reverse=True)
             return [self._thread(t) for t in found[offset : offset + limit]]
@@ -233,51 +252,101 @@ class MemoryStore:
     async def delete_thread(self, thread: str) -> bool:
         rules.check_names(thread)
         with self._using():
-            self._messages.pop(thread, None)
-            self._linked.pop(thread, None)
-            self._last.pop(thread, None)
-            return self._threads.pop(thread, None) is not None
+            return self._drop_thread(thread)
+
+    def _drop_thread(self, thread: str) -> bool:
+        self._messages.pop(thread, None)
+        self._linked.pop(thread, None)
+        self._last.pop(thread, None)
+        return self._threads.pop(thread, None) is not None
+
+    async def clone_thread(self, thread: str, to: Thread, *, upto: int | None = None) -> Thread:
+        rules.check_names(thread, to.id, to.resource, to.title)
+        meta = _json(rules.to_json(to.meta, "The meta of the thread"))
+        now = time.time()
+        with self._using():
+            if thread not in self._threads:
+                raise rules.no_thread(thread)
+            if to.id in self._threads:
+                raise rules.thread_taken(to.id)
+            to = msgspec.structs.replace(to, meta=meta, created=to.created or now, updated=now)
+            bound = self._last[thread] if upto is None else rules.at_most(upto)
+            self._put(to)
+            self._last[to.id] = min(bound, self._last[thread])
+            places, linked = self._messages[thread], self._linked[thread]
+            self._messages[to.id] = {pos: at for pos, at in places.items() if pos <= bound}
+            self._linked[to.id] = {at: pos for at, pos in linked.items() if pos <= bound}
+            return self._thread(to)
 
     async def link(self, thread: str, run: str, seqs: Sequence[int]) -> int:
         rules.check_names(thread, run)
-        now = time.time()
         with self._using():
             for seq in seqs:
                 line = self._lines.get(run, {}).get(seq)
                 if line is None or not isinstance(line.event.data, MessageAdded):
                     raise rules.no_message(run, seq)
-            known = self._threads.get(thread)
-            self._put(known or Thread(id=thread, created=now, updated=now))
-            places, linked = self._messages[thread], self._linked[thread]
-            for seq in seqs:
-                if (run, seq) not in linked:
-                    self._last[thread] += 1
-                    places[self._last[thread]] = (run, seq)
-                    linked.add((run, seq))
-                    self._put(msgspec.structs.replace(self._threads[thread], updated=now))
-            return self._last[thread]
+            return self._link(thread, run, seqs)
+
+    def _link(self, thread: str, run: str, seqs: Sequence[int]) -> int:
+        now = time.time()
+        if thread not in self._threads:
+            resource = self._runs[run].resource if run in self._runs else ""
+            self._put(Thread(id=thread, resource=resource, created=now, updated=now))
+        places, linked = self._messages[thread], self._linked[thread]
+        for seq in seqs:
+            if (run, seq) not in linked:
+                self._last[thread] += 1
+                places[self._last[thread]] = (run, seq)
+                linked[run, seq] = self._last[thread]
+                self._put(msgspec.structs.replace(self._threads[thread], updated=now))
+        return self._last[thread]
 
     async def read_messages(
-        self, thread: str, *, last: int | None = None, upto: int | None = None
+        self,
+        thread: str,
+        *,
+        last: int | None = None,
+        upto: int | None = None,
+        after: int = 0,
+        ranges: Sequence[tuple[int, int]] | None = None,
     ) -> list[ThreadMessage]:
+        rules.check_names(thread)
+        spans = rules.spans(after, upto, ranges)
+        with self._using():
+            places = self._messages.get(thread, {})
+            chosen = [pos for pos in places if any(low <= pos <= high for low, high in spans)]
+            if last is not None:
+                chosen = chosen[max(0, len(chosen) - rules.at_most(last)) :]
+            found = []
+            for pos in chosen:
+                run, seq = places[pos]
+                event = self._lines[run][seq].read()
+                assert isinstance(event.data, MessageAdded)
+                found.append(
+                    ThreadMessage(
+                        pos=pos, run=run, seq=seq, message=event.data.message, at=event.at
+                    )
+                )
+            return found
+
+    async def delete_messages(self, thread: str, positions: Sequence[int]) -> int:
         rules.check_names(thread)
         with self._using():
             places = self._messages.get(thread, {})
-            newest = (pos for pos in reversed(places) if upto is None or pos <= upto)
-            chosen = list(islice(newest, None if last is None else rules.at_most(last)))
-            found = []
-            for pos in reversed(chosen):
-                run, seq = places[pos]
-                data = self._lines[run][seq].read().data
-                assert isinstance(data, MessageAdded)
-                found.append(ThreadMessage(pos=pos, run=run, seq=seq, message=data.message))
-            return found
+            # What was linked stays in `_linked`: it does not come back.
+            return sum(places.pop(pos, None) is not None for pos in set(positions))
 
     async def put(self, kind: str, id: str, data: Any) -> None:
         rules.check_names(kind, id)
         raw = rules.to_json(data, f'"{id}" of kind "{kind}"')
         with self._using():
             self._docs[kind, id] = raw
+
+    async def insert(self, kind: str, id: str, data: Any) -> bool:
+        rules.check_names(kind, id)
+        raw = rules.to_json(data, f'"{id}" of kind "{kind}"')
+        with self._using():
+            return self._docs.setdefault((kind, id), raw) is raw
 
     async def get(self, kind: str, id: str) -> Any | None:
         rules.check_names(kind, id)
@@ -286,17 +355,93 @@ class MemoryStore:
             return None if raw is None else _json(raw)
 
     async def find(
-        self, kind: str, *, prefix: str = "", limit: int = 1000
+        self, kind: str, *, prefix: str = "", limit: int = 1000, reverse: bool = False
     ) -> list[tuple[str, Any]]:
         rules.check_names(kind, prefix)
         with self._using():
-            ids = sorted(i for k, i in self._docs if k == kind and i.startswith(prefix))
+            ids = [i for k, i in self._docs if k == kind and i.startswith(prefix)]
+            ids.sort(reverse=reverse)
             return [(i, _json(self._docs[kind, i])) for i in ids[: rules.at_most(limit)]]
 
     async def delete(self, kind: str, id: str) -> bool:
         rules.check_names(kind, id)
         with self._using():
             return self._docs.pop((kind, id), None) is not None
+
+    async def prune(self, retention: Retention, *, dry_run: bool = False) -> Pruned:
+        now = time.time()
+        cutoffs = rules.cutoffs(retention, now)
+        with self._using():
+            rests = {
+                row.id
+                for row in self._runs.values()
+                if row.lease_until <= now
+                and (
+                    row.status in rules.ENDED
+                    or (row.status == "suspended" and row.updated <= cutoffs["suspended"])
+                )
+            }
+            threads = self._old_threads(rests, cutoffs["threads"])
+            runs = self._old_runs(rests, threads, cutoffs)
+            embeddings = self.embeddings.old(cutoffs["embeddings"])
+            found = Pruned(
+                runs=len(runs),
+                threads=len(threads),
+                messages=sum(len(self._messages[thread]) for thread in threads),
+                embeddings=len(embeddings),
+                dry_run=dry_run,
+            )
+        if dry_run:
+            return found
+        if threads:
+            await rules.forget_recall(self.vectors, sorted(threads))
+        with self._using():
+            for thread in threads:
+                self._drop_thread(thread)
+            for run in runs:
+                del self._runs[run], self._inputs[run], self._lines[run], self._finished[run]
+            for linked in self._linked.values():
+                for at in [at for at in linked if at[0] in runs]:
+                    del linked[at]
+            self.embeddings.drop(embeddings)
+        return found
+
+    def _old_threads(self, rests: set[str], cutoff: float) -> set[str]:
+        """A run that may wake up again keeps its thread."""
+        awake = self._runs.keys() - rests
+        named = {self._runs[run].thread for run in awake}
+        return {
+            thread.id
+            for thread in self._threads.values()
+            if thread.updated <= cutoff
+            and thread.id not in named
+            and not any(run in awake for run, _ in self._linked[thread.id])
+        }
+
+    def _old_runs(self, rests: set[str], threads: set[str], cutoffs: dict[str, float]) -> set[str]:
+        kept = self._threads.keys() - threads
+        held = {run for thread in threads for run, _ in self._linked[thread]}
+        talked = {run for thread in kept for run, _ in self._messages[thread].values()}
+        old = {
+            id
+            for id in rests - talked
+            if (row := self._runs[id]).status == "suspended"
+            or row.updated <= cutoffs["runs"]
+            or (row.updated <= cutoffs["threads"] and row.thread not in (None, *kept))
+            or id in held
+        }
+        # A fork reads its parent's events: what a kept run is forked from stays, and so on up.
+        while needed := old & {
+            row.parent_run
+            for row in self._runs.values()
+            if row.id not in old and row.parent_run is not None and row.fork_seq is not None
+        }:
+            old -= needed
+        return old
+
+    async def vacuum(self) -> int:
+        with self._using():
+            return 0
 
     async def close(self) -> None:
         self._open = False
@@ -321,8 +466,41 @@ class MemoryStore:
     def _put(self, thread: Thread) -> None:
         self._threads[thread.id] = thread
         self._messages.setdefault(thread.id, {})
-        self._linked.setdefault(thread.id, set())
+        self._linked.setdefault(thread.id, {})
         self._last.setdefault(thread.id, 0)
+
+
+class _Embeddings:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self._rows: dict[tuple[str, bytes], tuple[float, bytes]] = {}
+
+    async def get(self, model: str, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        rules.check_names(model)
+        now, found = time.time(), {}
+        with self._store._using():
+            for digest in digests:
+                row = self._rows.get((model, digest))
+                if row is None:
+                    continue
+                found[digest] = row[1]
+                if row[0] < now - rules.USED_SECONDS:
+                    self._rows[model, digest] = (now, row[1])
+        return found
+
+    async def put(self, model: str, rows: Mapping[bytes, bytes]) -> None:
+        rules.check_names(model)
+        now = time.time()
+        with self._store._using():
+            for digest, vector in rows.items():
+                self._rows[model, digest] = (now, bytes(vector))
+
+    def old(self, cutoff: float) -> list[tuple[str, bytes]]:
+        return [key for key, (used, _) in self._rows.items() if used <= cutoff]
+
+    def drop(self, keys: Sequence[tuple[str, bytes]]) -> None:
+        for key in keys:
+            self._rows.pop(key, None)
 
 
 def _finishes(event: Event) -> bool:

@@ -26,7 +26,7 @@ from pathlib import Path
 from tests.bench.table import Figures, table
 
 ROOT = Path(__file__).resolve().parents[2]
-ROWS = ("P1", "P2", "P3", "P4", "P4paced", "P8", "P9")
+ROWS = ("P1", "P2", "P3", "P4", "P4paced", "P6", "P8", "P9")
 HEAVY = ("httpx", "aiohttp", "numpy", "pydantic", "apsw", "jinja2", "IPython", "pandas")
 
 GAP = "2.5"  # milliseconds: 400 pieces a second
@@ -44,6 +44,7 @@ TURNS = {
     "P3": ("ours plain", "ours async", "floors raw", "floors aiohttp", "floors httpx"),
     "P4": ("ours plain", "floors raw", "floors aiohttp", "floors httpx"),
     "P4paced": ("ours plain", "floors raw", "floors aiohttp", "floors httpx"),
+    "P6": ("threads ours", "threads linked", "threads sqlite3"),
 }
 
 COLD = {

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mastra_nb.errors import MastraError
 from mastra_nb.events import Event, MessageAdded, Noted, SpanEnded, SpanStarted
 from mastra_nb.messages import user
-from mastra_nb.storage import RunRow, Store, Thread
+from mastra_nb.storage import Pruned, Retention, RunRow, Store, Thread
 from mastra_nb.store_contract import StoreContract
 from mastra_nb.stores import memory, sqlite
 
@@ -84,7 +84,14 @@ calls = st.one_of(
     st.tuples(st.just("renew"), ids, fences, leases),
     st.tuples(st.just("find_runs"), st.none() | names, statuses, st.none() | ids, limits, limits),
     st.tuples(st.just("read_events"), ids, st.integers(0, 4)),
-    st.tuples(st.just("delete_runs"), st.booleans()),
+    st.tuples(st.just("prune"), *[st.sampled_from([None, 0])] * 3, st.booleans()),
+    st.tuples(st.just("delete_messages"), ids, st.lists(st.integers(-1, 5), max_size=3)),
+    st.tuples(st.just("clone_thread"), ids, ids, st.none() | seqs),
+    st.tuples(st.just("append_to"), ids, ids, events),
+    st.tuples(st.just("insert"), names, ids, json),
+    st.tuples(
+        st.just("ranges"), ids, st.lists(st.tuples(seqs, seqs), max_size=3), st.none() | seqs
+    ),
     st.tuples(st.just("put_thread"), ids, names, json),
     st.tuples(st.just("find_threads"), st.none() | names, limits, limits),
     st.tuples(st.just("delete_thread"), ids),
@@ -118,8 +125,16 @@ async def do(store: Store, call: tuple[Any, ...]) -> Any:
             )
         case ("read_events", id, after):
             return await store.read_events(id, after=after)
-        case ("delete_runs", keep):
-            return await store.delete_runs(before=4e9, keep_threads=keep)
+        case ("prune", runs, threads, suspended, dry):
+            retention = Retention(runs=runs, threads=threads, suspended=suspended)
+            return await store.prune(retention, dry_run=dry)
+        case ("clone_thread", id, to, upto):
+            return await store.clone_thread(id, Thread(id=to, resource="x"), upto=upto)
+        case ("append_to", id, thread, items):
+            log = [Event(run=id, seq=s, span=p, at=1.0, data=d) for s, p, d in items]
+            return await store.append(id, 1, log, thread=thread)
+        case ("ranges", id, ranges, last):
+            return await store.read_messages(id, last=last, ranges=ranges)
         case ("put_thread", id, name, value):
             return await store.put_thread(Thread(id=id, resource=name, meta={"v": value}))
         case ("find_threads", name, limit, offset):
@@ -138,6 +153,8 @@ def timeless(answer: Any) -> Any:
     if isinstance(answer, RunRow):
         held = answer.lease_until > 2e9 or answer.lease_until > answer.created + 500
         return msgspec.structs.replace(answer, created=0, updated=0, lease_until=held)
+    if isinstance(answer, Pruned):
+        return msgspec.structs.replace(answer, bytes=0)
     if isinstance(answer, Thread):
         return msgspec.structs.replace(answer, created=0, updated=0)
     return answer

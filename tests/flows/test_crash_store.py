@@ -4,66 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import signal
-import subprocess
 import sys
-import textwrap
-from pathlib import Path
 
-import apsw
 import pytest
 
 from mastra_nb.errors import LeaseHeld
 from mastra_nb.storage import RunRow
 from mastra_nb.store_contract import messages, raises
 from mastra_nb.stores.sqlite import open_store
-
-PRELUDE = """
-import asyncio, os, sys, time
-import apsw
-from mastra_nb.errors import LeaseHeld, StorageError
-from mastra_nb.store_contract import messages, new_run
-from mastra_nb.storage import RunRow
-from mastra_nb.stores.sqlite import open_store
-
-url, name = sys.argv[1], sys.argv[2]
-
-def say(text):
-    os.write(1, (text + "\\n").encode())
-
-def hear():
-    return sys.stdin.readline()
-"""
+from tests.flows.processes import check, processes
 
 
 @pytest.fixture
 def start():
-    """Starts Python on PRELUDE and the given code; what is still alive at the end is killed."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(code: str, path: Path, name: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", PRELUDE + textwrap.dedent(code),
-             f"sqlite:///{path}", name],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        )  # fmt: skip
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
-def check(path: Path) -> None:
-    db = apsw.Connection(str(path))
-    assert db.execute("PRAGMA integrity_check").get == "ok"
-    db.close()
+    with processes() as start:
+        yield start
 
 
 WRITER = """
@@ -180,87 +137,6 @@ async def test_two_processes_race_for_a_run(start, tmp_path):
     # The one that had the run before cannot write any more.
     await raises(LeaseHeld, store.append("r", 1, messages("r", ["stale"])))
     assert await store.read_events("r") == []
-    await store.close()
-
-
-HOLDER = """
-import sqlite3, warnings
-warnings.simplefilter("ignore")
-
-async def main():
-    store = open_store(url)
-    await new_run(store, name)
-
-    tries = []
-
-    def work(db):
-        db.execute("INSERT INTO doc (kind, id, data) VALUES ('k', 'held', '1')")
-        tries.append(1)
-        if len(tries) > 1:
-            return
-        # As pandas.read_sql does. Closing drops every POSIX lock of this process on the file, and
-        # deletes the WAL file that the transaction is in.
-        other = sqlite3.connect(store.path)
-        other.execute("SELECT count(*) FROM run").fetchall()
-        other.close()
-        say("held")
-        hear()
-
-    store._file.write(work)
-    say(f"committed {len(tries)}")
-    hear()
-    await store.close()
-
-asyncio.run(main())
-"""
-INTRUDER = """
-from mastra_nb.stores import _sql
-
-async def main():
-    _sql.BUSY_SECONDS = 0.3
-    try:
-        open_store(url)
-    except StorageError as exc:
-        say(exc.code + " " + exc.message)
-    _sql.BUSY_SECONDS = 15
-    store = open_store(url)
-    await store.put("k", "intruder", 1)
-    say("written")
-    await store.close()
-
-asyncio.run(main())
-"""
-BARE = """
-db = apsw.Connection(url.removeprefix("sqlite:///"))
-db.execute("BEGIN IMMEDIATE")
-say("entered")
-db.execute("ROLLBACK")
-os._exit(0)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="locks belong to handles there")
-async def test_a_foreign_close_lets_no_other_process_in(start, tmp_path):
-    path = tmp_path / "s.db"
-    holder = start(HOLDER, path, "holder")
-    assert holder.stdout.readline() == "held\n"
-    if sys.platform == "linux":
-        # The hazard itself: without the side file another process could write now.
-        bare = start(BARE, path, "bare")
-        assert bare.communicate(timeout=20)[0] == "entered\n"
-    intruder = start(INTRUDER, path, "intruder")
-    line = intruder.stdout.readline()
-    assert line.startswith("storage.locked")
-    if sys.platform == "linux":
-        assert f"process {holder.pid}" in line
-    holder.stdin.write("go\n")
-    holder.stdin.flush()
-    assert holder.stdout.readline() == "committed 2\n"
-    assert intruder.communicate(timeout=20)[0] == "written\n"
-    assert holder.communicate("go\n", timeout=20)[0] == ""
-    check(path)
-    store = open_store(f"sqlite:///{path}")
-    assert await store.find("k") == [("held", 1), ("intruder", 1)]
     await store.close()
 
 

@@ -85,7 +85,7 @@ async def peer(
 
 @contextlib.asynccontextmanager
 async def direct() -> AsyncIterator[Direct]:
-    carrier = Direct(pool._tls_context)
+    carrier = Direct(pool.tls_context)
     try:
         yield carrier
     finally:

@@ -8,8 +8,10 @@ import pytest
 
 from mastra_nb.agents import Agent
 from mastra_nb.app import Mastra, open_store
-from mastra_nb.errors import LimitExceeded, NotFound, NotResumable, RunSuspended
+from mastra_nb.config import Settings, load_settings
+from mastra_nb.errors import ConfigError, LimitExceeded, NotFound, NotResumable, RunSuspended
 from mastra_nb.limits import Limits
+from mastra_nb.storage import Pruned, Retention
 from mastra_nb.testing import ScriptedModel, calls
 from mastra_nb.tools import Tool
 
@@ -114,7 +116,14 @@ async def test_deps_are_given_anew() -> None:
 async def test_an_app_without_a_store_says_so() -> None:
     app = Mastra(agents=[agent("Hi.")])
     assert app.store is None
-    for use in (app.get_run("x"), app.find_runs(), app.find_threads()):
+    for use in (
+        app.get_run("x"),
+        app.find_runs(),
+        app.find_threads(),
+        app.prune(Retention(runs=1)),
+        app.vacuum(),
+        app.backup("x.db"),
+    ):
         with pytest.raises(NotFound, match="it has no store"):
             await use
     await app.close()
@@ -124,3 +133,29 @@ async def test_threads_are_found() -> None:
     app = Mastra(agents=[agent("Hi.", memory=True)], storage="memory://")
     await app.get_agent("a").run("x", thread="t")
     assert [t.id for t in await app.find_threads()] == ["t"]
+
+
+async def test_an_app_prunes_by_its_settings(tmp_path: Path) -> None:
+    (tmp_path / "mastra.toml").write_text("[retention]\nruns = 30\nthreads = 0\n")
+    settings = load_settings(tmp_path)
+    assert settings.retention == Retention(runs=30, threads=0)
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    async with Mastra(agents=[agent("Hi.", memory=True)], storage=url, settings=settings) as app:
+        await app.get_agent("a").run("x", thread="t")
+        assert (await app.prune(Retention(runs=1))) == Pruned()
+        dry = await app.prune(dry_run=True)
+        assert (dry.threads, dry.messages, dry.dry_run) == (1, 2, True)
+        copy = await app.backup(tmp_path / "copy.db")
+        assert (await app.prune()).threads == 1
+        assert await app.find_threads() == []
+        assert await app.vacuum() == 0
+    async with Mastra(storage=f"sqlite:///{copy}") as old:
+        assert [t.id for t in await old.find_threads()] == ["t"]
+
+
+async def test_pruning_needs_to_know_what_is_old() -> None:
+    app = Mastra(storage="memory://", settings=Settings())
+    with pytest.raises(ConfigError, match="nothing says what is old"):
+        await app.prune()
+    with pytest.raises(NotFound, match="is no file"):
+        await app.backup("x.db")

@@ -200,7 +200,7 @@ def test_importing_loads_no_http_library() -> None:
 
 def test_tls_context_is_made_once() -> None:
     async def one() -> object:
-        return await asyncio.to_thread(pool._tls_context)
+        return await asyncio.to_thread(pool.tls_context)
 
     async def many() -> list[object]:
         return await asyncio.gather(*(one() for _ in range(8)))

@@ -4,13 +4,17 @@ import asyncio
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mastra_nb.agents import Agent
 from mastra_nb.app import Mastra
 from mastra_nb.errors import ConfigError, RunSuspended
+from mastra_nb.memory._asking import size
 from mastra_nb.memory.memory import Memory, whole
-from mastra_nb.messages import Message, ToolResult, assistant, user
+from mastra_nb.messages import Message, ToolCall, ToolResult, assistant, user
 from mastra_nb.services import Services
+from mastra_nb.storage import ThreadMessage
 from mastra_nb.stores.memory import MemoryStore
 from mastra_nb.testing import ScriptedModel, calls
 from mastra_nb.tools import Tool, tool
@@ -24,6 +28,10 @@ def services() -> Services:
 def talker(services: Services | None, *script: Any, **options: Any) -> Agent[Any]:
     options.setdefault("memory", True)
     return Agent(name="a", model=ScriptedModel(*script), thread="t", services=services, **options)
+
+
+def numbered(*messages: Message) -> list[ThreadMessage]:
+    return [ThreadMessage(pos=n, run="r", seq=n, message=m) for n, m in enumerate(messages, 1)]
 
 
 def texts(messages: Any) -> list[str]:
@@ -89,8 +97,37 @@ async def test_the_window_never_parts_a_call_from_its_result(services: Services)
 
 def test_whole_starts_with_a_person() -> None:
     result = Message(role="tool", parts=(ToolResult(id="1", name="t"),))
-    assert whole([result, assistant("x"), user("y"), assistant("z")]) == [user("y"), assistant("z")]
-    assert whole([result, assistant("x")]) == []
+    said = numbered(result, assistant("x"), user("y"), assistant("z"))
+    assert whole(said) == said[2:]
+    assert whole(said[:2]) == []
+
+
+@given(st.lists(st.integers(0, 4), max_size=8), st.integers(1, 400))
+def test_a_budget_of_tokens_takes_whole_exchanges(tools: list[int], tokens: int) -> None:
+    messages: list[Message] = []
+    for i, n in enumerate(tools):
+        messages.append(user(f"question {i} " + "x" * 7 * i))
+        for k in range(n):
+            id = f"{i}.{k}"
+            messages.append(assistant(ToolCall(id=id, name="f")))
+            messages.append(Message(role="tool", parts=(ToolResult(id=id, name="f", output=k),)))
+        messages.append(assistant(f"answer {i}"))
+    said = numbered(*messages)
+    kept = whole(said, tokens)
+    assert kept == said[len(said) - len(kept) :]
+    if not said:
+        return
+    # The newest exchange is always there, and nothing begins in the middle of one.
+    assert kept[0].message.role == "user"
+    newest = max(m.pos for m in said if m.message.role == "user")
+    assert kept[0].pos <= newest
+    total = sum(size(m.message) for m in kept)
+    assert total <= tokens or kept[0].pos == newest
+    # It is the longest that fits.
+    before = [m.pos for m in said if m.message.role == "user" and m.pos < kept[0].pos]
+    if before:
+        longer = said[before[-1] - 1 :]
+        assert sum(size(m.message) for m in longer) > tokens
 
 
 def test_a_window_of_nothing() -> None:

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 
 import pytest
 
 from mastra_nb.errors import ConfigError, Conflict, StorageError
 from mastra_nb.events import Custom, Event
-from mastra_nb.storage import RunRow
+from mastra_nb.storage import Retention, RunRow
 from mastra_nb.store_contract import event, messages, new_run, raises
 from mastra_nb.stores import _sql
 from mastra_nb.stores.sqlite import open_store
@@ -60,16 +59,19 @@ async def test_equal_large_payloads_are_stored_once_and_pruned(store):
     assert row["n"] == 1
     assert await store.sql("SELECT payload FROM event WHERE payload IS NOT NULL") == []
     await store.claim("b", owner="me")
-    await store.delete_runs(before=time.time() + 60)
+    await store.prune(Retention(runs=0))
     assert (await store.sql(count))[0]["n"] == 1
     assert (await store.read_events("b"))[0].data == data
     await store.append("b", 2, [], status="done")
-    await store.delete_runs(before=time.time() + 60)
+    await store.prune(Retention(runs=0))
     assert (await store.sql(count))[0]["n"] == 0
 
 
 @pytest.mark.parametrize("size", [150, 600, 1100, 2100, 5000])
 async def test_the_journal_is_linear_in_new_data(path, size):
+    store = open_store(f"sqlite:///{path}")
+    await store.close()
+    empty = path.stat().st_size
     store = open_store(f"sqlite:///{path}")
     await new_run(store)
     payload = 0
@@ -80,12 +82,13 @@ async def test_the_journal_is_linear_in_new_data(path, size):
         await store.link("t", "r", range(first, first + 10))
     await store.append("r", 1, [], status="done")
     await store.close()
-    full = path.stat().st_size
-    assert full < 3 * payload + 50_000
+    assert path.stat().st_size < 3 * payload + empty
     store = open_store(f"sqlite:///{path}")
-    assert await store.delete_runs(before=time.time() + 60, keep_threads=False) == 1
+    done = await store.prune(Retention(runs=0, threads=0))
+    assert (done.runs, done.threads, done.messages) == (1, 1, 1000)
+    assert done.bytes > payload
     await store.close()
-    assert path.stat().st_size < 100_000
+    assert path.stat().st_size < empty + 20_000
 
 
 async def test_the_log_is_moved_into_the_file(store, path):

@@ -1,0 +1,180 @@
+"""Indexes of a file as this process holds them in memory, each kept in step with the file."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from typing import Any
+
+import apsw
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mastra_nb.neighbors import Neighbors, Selection
+from mastra_nb.stores import _vector_rules as vector_rules
+from mastra_nb.stores._sql import File
+from mastra_nb.stores._where import Where
+from mastra_nb.vectors import IndexInfo
+
+Nos = NDArray[np.int64]
+
+KEPT_FILTERS = 32
+_PAGE = 4096
+
+
+class Index(msgspec.Struct, frozen=True):
+    """An index as a row of the file."""
+
+    no: int
+    info: IndexInfo
+    change: int
+    forgotten: int
+
+    @property
+    def words(self) -> str:
+        return f"vector_words_{self.no}"
+
+
+class _Kept:
+    """What a filter leaves, as of `change`; `top` is the largest number there was."""
+
+    __slots__ = ("change", "selection", "top")
+
+    def __init__(self, selection: Selection, change: int, top: int) -> None:
+        self.selection = selection
+        self.change = change
+        self.top = top
+
+
+class Engine:
+    """One index. Whoever uses it holds `lock`, and begins to read the file under it: so what he
+    reads is never older than what is held here.
+    """
+
+    def __init__(self, index: Index) -> None:
+        self.lock = threading.Lock()
+        self.neighbors: Neighbors | None = None
+        self.change = -1
+        self._info = index.info
+        self._filters: OrderedDict[tuple[Any, ...], _Kept] = OrderedDict()
+
+    @property
+    def is_loaded(self) -> bool:
+        return self.neighbors is not None
+
+    def load(self, db: apsw.Connection, index: Index) -> Neighbors:
+        """All vectors that the file has, as of `index`."""
+        found = self.neighbors
+        if found is None or self.change < index.forgotten:
+            found = Neighbors(index.info.dimension, index.info.metric)
+            self._take(db, found, index, -1)
+        elif self.change != index.change:
+            gone = _gone(db, index, self.change)
+            if len(gone):
+                found.remove(gone)
+            self._take(db, found, index, self.change)
+        self.neighbors, self.change = found, index.change
+        return found
+
+    def _take(self, db: apsw.Connection, into: Neighbors, index: Index, after: int) -> None:
+        cursor = db.execute(
+            "SELECT no, embedding FROM vector WHERE idx = ? AND change > ? AND embedding NOT NULL",
+            (index.no, after),
+        )
+        nos: list[int] = []
+        rows: list[bytes] = []
+        for no, row in cursor:
+            nos.append(no)
+            rows.append(row)
+            if len(nos) == _PAGE:
+                into.put(np.array(nos, np.int64), vector_rules.floats(rows, index.info))
+                nos, rows = [], []
+        if nos:
+            into.put(np.array(nos, np.int64), vector_rules.floats(rows, index.info))
+
+    # What filters leave
+
+    def chosen(self, db: apsw.Connection, index: Index, where: Where) -> Selection:
+        """Kept for the next time: then only what has changed is looked at again."""
+        key = (where.sql, *map(repr, where.values))
+        kept = self._filters.pop(key, None)
+        if kept is None or kept.change < index.forgotten or not self._renew(db, kept, index, where):
+            nos = _matching(db, index, where)
+            kept = _Kept(Selection(nos), index.change, _top(db, index))
+        self._filters[key] = kept
+        if len(self._filters) > KEPT_FILTERS:
+            self._filters.popitem(last=False)
+        return kept.selection
+
+    def _renew(self, db: apsw.Connection, kept: _Kept, index: Index, where: Where) -> bool:
+        """False if so much has changed that it is cheaper to look at everything."""
+        if kept.change == index.change:
+            return True
+        since = (index.no, kept.change)
+        query = "SELECT no FROM vector WHERE idx = ? AND change > ?"
+        changed = _nos(db.execute(query, since))
+        gone = _gone(db, index, kept.change)
+        old = kept.selection.nos
+        if len(changed) + len(gone) > 256 + len(old) // 4:
+            return False
+        new = _matching(db, index, where, after=kept.change)
+        touched = np.concatenate([changed, gone])
+        if len(touched) and touched.min() <= kept.top:
+            old = old[~np.isin(old, touched)]
+        nos = np.concatenate([old, new])
+        if len(old) and len(new) and new[0] < old[-1]:
+            nos.sort()
+        if len(nos) != len(kept.selection.nos) or len(new):
+            kept.selection = Selection(nos)
+        kept.change = index.change
+        kept.top = max(kept.top, int(changed.max()) if len(changed) else 0)
+        return True
+
+
+def _matching(db: apsw.Connection, index: Index, where: Where, after: int = -1) -> Nos:
+    changed, values = ("", ()) if after < 0 else (" AND v.change > ?", (after,))
+    query = f"""SELECT v.no FROM vector v
+        WHERE v.idx = {index.no}{changed} AND {where.sql}"""  # noqa: S608 - numbers and bound values
+    found = _nos(db.execute(query, (*values, *where.values)))
+    found.sort()
+    return found
+
+
+def _nos(cursor: apsw.Cursor) -> Nos:
+    return np.fromiter((no for (no,) in cursor), np.int64)
+
+
+def _gone(db: apsw.Connection, index: Index, after: int) -> Nos:
+    query = "SELECT no FROM vector_gone WHERE idx = ? AND change > ?"
+    return _nos(db.execute(query, (index.no, after)))
+
+
+def _top(db: apsw.Connection, index: Index) -> int:
+    return int(db.execute("SELECT max(no) FROM vector").get or 0)
+
+
+# By file, and by index: number and time of its making, for a number may come again in a new file.
+_engines: weakref.WeakKeyDictionary[File, dict[tuple[int, float], Engine]]
+_engines = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def engine_of(file: File, index: Index) -> Engine:
+    with _lock:
+        engines = _engines.setdefault(file, {})
+        key = (index.no, index.info.created)
+        found = engines.get(key)
+        if found is None:
+            for old in [k for k in engines if k[0] == index.no]:
+                del engines[old]
+            found = engines[key] = Engine(index)
+        return found
+
+
+def drop_engine(file: File, no: int) -> None:
+    with _lock:
+        engines = _engines.get(file, {})
+        for key in [k for k in engines if k[0] == no]:
+            del engines[key]
