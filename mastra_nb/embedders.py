@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -53,18 +53,35 @@ class Embedder(Protocol):
     async def embed(self, texts: Sequence[str], *, kind: Kind = "passage") -> EmbedReply: ...
 
 
-def resolve(embedder: str | Embedder) -> Embedder:
-    """An embedder by its string "provider/model", or as it is.
+def resolve(embedder: str | Embedder, *, dimensions: int | None = None) -> Embedder:
+    """An embedder by its string "provider/model" ("local" alone is enough), or as it is.
+    `dimensions` asks for shorter vectors, where a model can do that.
 
     Raises NotFound for an unknown provider, ConfigError for a string without one.
     """
     if not isinstance(embedder, str):
         return embedder
     provider, _, model_id = embedder.partition("/")
-    if not model_id:
+    if not model_id and provider != "local":
         raise ConfigError(
             f'"{embedder}" names no provider',
             hint='write "provider/model", for example "openai/text-embedding-3-small"',
         )
-    made: Embedder = plugins.embedders.load(provider)(provider, model_id)
+    options = {} if dimensions is None else {"dimensions": dimensions}
+    made: Embedder = plugins.embedders.load(provider)(provider, model_id, **options)
     return made
+
+
+def batches(texts: Iterable[str], most: int, most_bytes: int) -> Iterator[list[str]]:
+    """Runs of at most `most` texts and `most_bytes` bytes: no token is shorter than a byte."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        length = len(text.encode(errors="replace"))
+        if batch and (size + length > most_bytes or len(batch) == most):
+            yield batch
+            batch, size = [], 0
+        batch.append(text)
+        size += length
+    if batch:
+        yield batch

@@ -149,7 +149,7 @@ providers = Registry(
 _EMBED = "mastra_nb.providers.openai:embedder"
 
 Embed = Callable[[str, str], Any]
-"""(provider name, model id) -> `mastra_nb.embedders.Embedder`."""
+"""(provider name, model id) -> `mastra_nb.embedders.Embedder`; with `dimensions=` if asked for."""
 
 embedders = Registry(
     "mastra_nb.embedders",
@@ -166,6 +166,7 @@ embedders = Registry(
         "vllm": _EMBED,
         "lmstudio": _EMBED,
         "ollama": _EMBED,
+        "local": "mastra_nb.providers.local_embed:embedder[local]",
     },
 )
 

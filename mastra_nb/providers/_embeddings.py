@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from mastra_nb.embedders import EmbedReply, Kind
+from mastra_nb.embedders import EmbedReply, Kind, batches
 from mastra_nb.errors import ModelOutputError
 from mastra_nb.messages import Usage
 from mastra_nb.providers._base import HTTPModel
@@ -26,6 +26,7 @@ class OpenAIEmbedder:
     def __init__(self, service: HTTPModel, *, dimensions: int | None = None) -> None:
         self.name = service.name
         self.dimensions = dimensions
+        self.batch_bytes = service.vendor.embed_bytes
         self._service = service
 
     def __repr__(self) -> str:
@@ -36,27 +37,12 @@ class OpenAIEmbedder:
         service = self._service
         rows: list[bytes] = []
         usage, model = Usage(), ""
-        for batch in batches(texts, service.vendor.embed_bytes):
+        for batch in batches(texts, _MOST_TEXTS, self.batch_bytes):
             body = encode(service.vendor, service.model_id, batch, self.dimensions)
             reply = read(service.vendor, await service.post("/embeddings", body), len(batch))
             rows += reply.rows
             usage, model = usage + reply.usage, reply.model
         return EmbedReply(rows=tuple(rows), usage=usage, model=model)
-
-
-def batches(texts: Sequence[str], most: int) -> Iterator[list[str]]:
-    """Runs of texts of at most `most` bytes: no token is shorter than a byte."""
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        length = len(text.encode())
-        if batch and (size + length > most or len(batch) == _MOST_TEXTS):
-            yield batch
-            batch, size = [], 0
-        batch.append(text)
-        size += length
-    if batch:
-        yield batch
 
 
 def encode(vendor: Vendor, model_id: str, texts: list[str], dimensions: int | None) -> bytes:
