@@ -165,7 +165,11 @@ embedders = Registry(
         "llamacpp": _EMBED,
         "vllm": _EMBED,
         "lmstudio": _EMBED,
-        "ollama": _EMBED,
+        "ollama": "mastra_nb.providers.ollama:embedder",
+        "ollama-v1": _EMBED,
+        "google": "mastra_nb.providers.google:embedder",
+        "gemini": "mastra_nb.providers.google:embedder",
+        "vertex": "mastra_nb.providers.google:embedder",
         "local": "mastra_nb.providers.local_embed:embedder[local]",
     },
 )
