@@ -149,7 +149,7 @@ providers = Registry(
 _EMBED = "mastra_nb.providers.openai:embedder"
 
 Embed = Callable[[str, str], Any]
-"""(provider name, model id) -> `mastra_nb.embedders.Embedder`."""
+"""(provider name, model id) -> `mastra_nb.embedders.Embedder`; with `dimensions=` if asked for."""
 
 embedders = Registry(
     "mastra_nb.embedders",
@@ -165,7 +165,12 @@ embedders = Registry(
         "llamacpp": _EMBED,
         "vllm": _EMBED,
         "lmstudio": _EMBED,
-        "ollama": _EMBED,
+        "ollama": "mastra_nb.providers.ollama:embedder",
+        "ollama-v1": _EMBED,
+        "google": "mastra_nb.providers.google:embedder",
+        "gemini": "mastra_nb.providers.google:embedder",
+        "vertex": "mastra_nb.providers.google:embedder",
+        "local": "mastra_nb.providers.local_embed:embedder[local]",
     },
 )
 

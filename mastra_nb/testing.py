@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from mastra_nb.context import Context
-from mastra_nb.embedders import EmbedReply
+from mastra_nb.embedders import EmbedReply, Kind
 from mastra_nb.errors import ModelError
 from mastra_nb.events import ArgsDelta, ReasoningDelta, TextDelta
 from mastra_nb.messages import Message, Reasoning, Text, ToolCall, Usage
@@ -166,7 +166,7 @@ class FakeEmbedder:
         self.calls: list[tuple[str, ...]] = []
         self.fail: dict[int, Exception] = {}
 
-    async def embed(self, texts: Sequence[str]) -> EmbedReply:
+    async def embed(self, texts: Sequence[str], *, kind: Kind = "passage") -> EmbedReply:
         self.calls.append(tuple(texts))
         if (error := self.fail.get(len(self.calls))) is not None:
             raise error

@@ -245,19 +245,24 @@ class HTTPModel:
 
     async def post(self, path: str, body: bytes) -> bytes:
         """One request to the same service that is neither a chat nor streamed."""
-        base_url, (key, key_name) = self._find_url(), self._find_key()
+        base_url, (auth, key_name) = self._find_url(), await self._find_auth()
         call = Call(
             url=self._address(base_url, path), label=self._vendor.name, base_url=base_url,
-            body=body, headers={"content-type": "application/json", **self._auth(key)},
+            body=body, headers={"content-type": "application/json", **auth},
         )  # fmt: skip
-        async with stream(
-            call,
-            retry=self._retry,
-            timeouts=self._timeouts or Timeouts(),
-            gate=gate(self._vendor.name, base_url, self.model_id),
-            hint=lambda status, said: self._hint(status, said, base_url, key_name),
-        ) as response:
-            return await response.read()
+        try:
+            async with stream(
+                call,
+                retry=self._retry,
+                timeouts=self._timeouts or Timeouts(),
+                gate=gate(self._vendor.name, base_url, self.model_id),
+                hint=lambda status, said: self._hint(status, said, base_url, key_name),
+            ) as response:
+                return await response.read()
+        except ModelHTTPError as error:
+            if _too_long(error.status, error.message):
+                error.code = "model.context_length"
+            raise
 
     def _codec_at(self, base_url: str) -> Codec:
         return self._codec

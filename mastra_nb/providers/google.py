@@ -21,6 +21,7 @@ from mastra_nb.messages import Media, Message, Reasoning, Text, ToolCall, ToolRe
 from mastra_nb.models import ModelRequest, ModelSettings, Profile, Reply
 from mastra_nb.providers._base import HTTPModel, Wire, args_object, merged
 from mastra_nb.providers._google_answer import EXTRA, GeminiDecoder
+from mastra_nb.providers._google_embed import GeminiEmbedder, VertexEmbedder
 from mastra_nb.providers._vendors import Vendor
 
 _json = msgspec.json.Encoder()
@@ -147,6 +148,14 @@ class VertexModel(HTTPModel):
 def provider(provider_name: str, model_id: str) -> GoogleModel | VertexModel:
     """ "vertex" is Vertex AI, any other name the Gemini API."""
     return VertexModel(model_id) if provider_name == "vertex" else GoogleModel(model_id)
+
+
+def embedder(
+    provider_name: str, model_id: str, *, dimensions: int | None = None
+) -> GeminiEmbedder | VertexEmbedder:
+    if provider_name == "vertex":
+        return VertexEmbedder(VertexModel(model_id), dimensions=dimensions)
+    return GeminiEmbedder(GoogleModel(model_id), dimensions=dimensions)
 
 
 _MEDIA = ("image/*", "audio/*", "video/*", "application/pdf")

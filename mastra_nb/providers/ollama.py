@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from mastra_nb.config import Secret, redact
+from mastra_nb.embedders import EmbedReply, Kind
 from mastra_nb.errors import ModelHTTPError, ModelOutputError, UsageError
 from mastra_nb.events import ArgsDelta, Delta, ReasoningDelta, TextDelta
 from mastra_nb.http.client import Retry, Timeouts, error_message
@@ -31,6 +32,8 @@ from mastra_nb.messages import (
 )
 from mastra_nb.models import ModelRequest, ModelSettings, Profile, Reply
 from mastra_nb.providers._base import HTTPModel, Wire, args_object, merged, truncated
+from mastra_nb.providers._embeddings import HTTPEmbedder, entries, vector
+from mastra_nb.providers._shared import count, decode
 from mastra_nb.providers._vendors import VENDORS
 from mastra_nb.providers._vendors import profile as vendor_profile
 
@@ -83,6 +86,33 @@ class OllamaModel(HTTPModel):
 
 def provider(provider_name: str, model_id: str) -> OllamaModel:
     return OllamaModel(model_id)
+
+
+class OllamaEmbedder(HTTPEmbedder):
+    """At /api/embed; a text that is too long is an error and not cut. `kind` is ignored."""
+
+    async def _ask(self, texts: list[str], kind: Kind) -> EmbedReply:
+        service = self._service
+        body: dict[str, Any] = {"model": service.model_id, "input": texts, "truncate": False}
+        if self.dimensions is not None:
+            body["dimensions"] = self.dimensions
+        data = await service.post("/api/embed", _json.encode(body))
+        return read_vectors(service.vendor.name, data, len(texts))
+
+
+def read_vectors(label: str, data: bytes, expected: int) -> EmbedReply:
+    body = decode(data, label)
+    found = body.get("embeddings")
+    wrapped = [{"v": row} for row in found] if isinstance(found, list) else None
+    return EmbedReply(
+        rows=tuple(vector(label, e["v"], data) for e in entries(label, wrapped, data, expected)),
+        usage=Usage(input=count(body, "prompt_eval_count"), calls=1, cost=0.0),
+        model=str(body.get("model") or ""),
+    )
+
+
+def embedder(provider_name: str, model_id: str, *, dimensions: int | None = None) -> OllamaEmbedder:
+    return OllamaEmbedder(OllamaModel(model_id), dimensions=dimensions)
 
 
 class OllamaCodec:

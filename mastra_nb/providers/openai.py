@@ -83,9 +83,9 @@ def provider(provider_name: str, model_id: str) -> OpenAIModel:
     return OpenAIModel(model_id, vendor=provider_name)
 
 
-def embedder(provider_name: str, model_id: str) -> OpenAIEmbedder:
+def embedder(provider_name: str, model_id: str, *, dimensions: int | None = None) -> OpenAIEmbedder:
     """A model for embeddings of a vendor in the table, at "/embeddings"."""
-    return OpenAIEmbedder(OpenAIModel(model_id, vendor=provider_name))
+    return OpenAIEmbedder(OpenAIModel(model_id, vendor=provider_name), dimensions=dimensions)
 
 
 def _vendor(name: str) -> Vendor:

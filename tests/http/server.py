@@ -64,6 +64,7 @@ class Server:
         self.script = script
         self.url = ""
         self.requests: list[tuple[dict[str, str], Any]] = []
+        self.paths: list[str] = []
         self.connections = 0
         self.running = 0
         self.most = 0
@@ -85,6 +86,7 @@ class Server:
         headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in head[1:]) if k}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         number = len(self.requests)
+        self.paths.append(head[0].split(" ")[1])
         self.requests.append((headers, json.loads(body) if body else None))
         script = self.script
         answer = script(number) if callable(script) else script[min(number, len(script) - 1)]

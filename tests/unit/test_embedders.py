@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from mastra_nb.embedders import EmbedReply, resolve
+from mastra_nb.embedders import EmbedReply, batches, resolve
 from mastra_nb.errors import ConfigError, ModelHTTPError, ModelOutputError, NotFound
 from mastra_nb.messages import Usage
-from mastra_nb.providers._embeddings import OpenAIEmbedder, batches, encode, read
+from mastra_nb.providers._embeddings import OpenAIEmbedder, encode, read
 from mastra_nb.providers._vendors import VENDORS
 from mastra_nb.providers.openai import OpenAIModel
 from tests.http.server import Answer, serve
@@ -66,9 +66,9 @@ def test_what_is_no_vector(bad: bytes) -> None:
 
 def test_batches_hold_no_more_than_a_request_may() -> None:
     texts = ["äää", "bb", "c" * 50, "d"]
-    assert list(batches(texts, 8)) == [["äää", "bb"], ["c" * 50], ["d"]]
-    assert [len(b) for b in batches(["x"] * 1_100, 10**9)] == [512, 512, 76]
-    assert list(batches([], 8)) == []
+    assert list(batches(texts, 512, 8)) == [["äää", "bb"], ["c" * 50], ["d"]]
+    assert [len(b) for b in batches(["x"] * 1_100, 512, 10**9)] == [512, 512, 76]
+    assert list(batches([], 512, 8)) == []
 
 
 def test_requests() -> None:

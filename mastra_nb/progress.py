@@ -1,0 +1,83 @@
+"""How a long job says how far it is. A front end fills the seam; a terminal gets one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """`total` is None where nobody knows it; `advance` adds to what is done. `close` may come
+    without the end having been reached, and more than once.
+    """
+
+    def start(self, total: int | None, what: str) -> None: ...
+
+    def advance(self, n: int = 1) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Silent:
+    def start(self, total: int | None, what: str) -> None: ...
+
+    def advance(self, n: int = 1) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Line:
+    """One line of standard error, written over."""
+
+    def __init__(self) -> None:
+        self._total: int | None = None
+        self._what, self._said, self._done, self._width = "", "", 0, 0
+
+    def start(self, total: int | None, what: str) -> None:
+        self._total, self._what, self._said, self._done = total, what, "", 0
+        self._show()
+
+    def advance(self, n: int = 1) -> None:
+        self._done += n
+        self._show()
+
+    def note(self, text: str) -> None:
+        self._said = text
+        self._show()
+
+    def close(self) -> None:
+        if self._width:
+            self._write("\n")
+        self._width = 0
+
+    def _show(self) -> None:
+        of = "" if self._total is None else f"/{self._total}"
+        line = f"{self._what} {self._done}{of} {self._said}".rstrip()
+        self._write(f"\r{line:<{self._width}}")
+        self._width = len(line)
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _by_terminal() -> Progress:
+    return Line() if sys.stderr is not None and sys.stderr.isatty() else Silent()
+
+
+_factory: Callable[[], Progress] = _by_terminal
+
+
+def set_progress(factory: Callable[[], Progress] | None) -> None:
+    """What makes the progress of every job from now on; None is the default again."""
+    global _factory
+    _factory = factory or _by_terminal
+
+
+def new_progress() -> Progress:
+    return _factory()
