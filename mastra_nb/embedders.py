@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from mastra_nb import plugins
-from mastra_nb.errors import ConfigError
+from mastra_nb.errors import ConfigError, ModelOutputError
 from mastra_nb.messages import Usage
 
 if TYPE_CHECKING:
@@ -49,12 +51,46 @@ class Embedder(Protocol):
     async def embed(self, texts: Sequence[str]) -> EmbedReply: ...
 
 
+def _is_finite(row: bytes) -> bool:
+    return math.isfinite(sum(struct.unpack(f"<{len(row) // 4}f", row)))
+
+
+async def embedded(embedder: Embedder, texts: Sequence[str]) -> EmbedReply:
+    """What the embedder gives, which has a row of finite numbers for each text, all of one length.
+
+    Raises what the embedder raises, ModelOutputError for another answer.
+    """
+    # It may be anybody's.
+    reply: Any = await embedder.embed(texts)
+    if not isinstance(reply, EmbedReply):
+        found = f"a {type(reply).__name__}"
+    elif len(reply.rows) != len(texts):
+        found = f"{len(reply.rows)} vectors for {len(texts)} texts"
+    elif len({*map(len, reply.rows)}) > 1:
+        found = "vectors of several lengths"
+    elif reply.rows and (not reply.rows[0] or len(reply.rows[0]) % 4):
+        found = f"vectors of {len(reply.rows[0])} bytes"
+    elif not all(map(_is_finite, reply.rows)):
+        found = "a number that is not finite"
+    else:
+        return reply
+    raise ModelOutputError(
+        f'the embedder "{embedder.name}" gave {found}',
+        hint="embed(texts) gives an EmbedReply with a row for each text: float32 as bytes",
+    )
+
+
 def resolve(embedder: str | Embedder) -> Embedder:
     """An embedder by its string "provider/model", or as it is.
 
     Raises NotFound for an unknown provider, ConfigError for a string without one.
     """
     if not isinstance(embedder, str):
+        if not hasattr(embedder, "embed") or not hasattr(embedder, "name"):
+            raise ConfigError(
+                f"a {type(embedder).__name__} is no embedder",
+                hint='name one, "provider/model", or give an object with name and embed(texts)',
+            )
         return embedder
     provider, _, model_id = embedder.partition("/")
     if not model_id:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from mastra_nb.errors import ConfigError, MastraError, ModelOutputError
+from mastra_nb.errors import ConfigError, ModelOutputError
 from mastra_nb.memory._asking import Question, ask, size, told, when
 from mastra_nb.memory._attached import Place
 from mastra_nb.memory._background import Background

@@ -11,7 +11,7 @@ import msgspec
 
 from mastra_nb.config import get_logger
 from mastra_nb.context import Codec, Context, Recorded
-from mastra_nb.embedders import Embedder, EmbedReply
+from mastra_nb.embedders import Embedder, EmbedReply, embedded
 from mastra_nb.errors import ConfigError, MastraError, NotFound
 from mastra_nb.events import Noted
 from mastra_nb.memory._asking import when
@@ -125,7 +125,7 @@ class Recall(Processor, Attached):
         if end is None:
             newest = await store.read_messages(place.thread, last=1)
             end = newest[0].pos if newest else 0
-        done = 0
+        done, restarts = 0, 1
         while known["pos"] < end:
             upto = min(known["pos"] + _BATCH, end)
             page = await store.read_messages(place.thread, after=known["pos"], upto=upto)
@@ -134,8 +134,13 @@ class Recall(Processor, Attached):
                 texts = [_text(m.message) for m in said]
                 rows = None
                 if self.embedder is not None:
-                    rows = (await self.embedder.embed(texts)).rows
+                    rows = (await embedded(self.embedder, texts)).rows
                 name = await self._index(store, len(rows[0]) // 4 if rows else 0)
+                if restarts and known["pos"] and known.get("index", name) != name:
+                    # The embedder has another dimension than it had.
+                    restarts, known = 0, {**known, "pos": 0}
+                    continue
+                known = {**known, "index": name}
                 await store.vectors.upsert(
                     name,
                     rows,
@@ -205,7 +210,7 @@ class Recall(Processor, Attached):
             narrow.append({"$or": [*other, {"pos": {"$lt": before}}]})
         reply = EmbedReply(rows=())
         if self.embedder is not None:
-            reply = await self.embedder.embed([text[:_LONGEST]])
+            reply = await embedded(self.embedder, [text[:_LONGEST]])
         name = await self._index(store, reply.dimensions)
         hits = await store.vectors.query(
             name,

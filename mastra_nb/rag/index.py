@@ -36,7 +36,7 @@ from mastra_nb.rag.results import (
     stored,
 )
 from mastra_nb.rag.tool import Narrow, search_tool
-from mastra_nb.schema import clean
+from mastra_nb.schema import clean, to_json
 from mastra_nb.services import ambient
 from mastra_nb.storage import Store
 from mastra_nb.tools import Tool, in_thread
@@ -106,6 +106,10 @@ class Index:
     ) -> None:
         self.name = name
         self.chunking = chunking or Chunking()
+        if not isinstance(self.chunking, Chunking):
+            raise ConfigError(
+                f"chunking cannot be {type(chunking).__name__}", hint="Chunking(max_size=1200)"
+            )
         self.extract = extract
         self.metric = metric
         self.dtype = dtype
@@ -125,14 +129,14 @@ class Index:
         if self._store is None:
             self._store = ambient().store or "memory://"
         if isinstance(self._store, str):
-            made: Store = plugins.stores.load(self._store.partition(":")[0])(self._store)
+            made: Store = plugins.open_store(self._store)
             self._store = made
         return self._store
 
     @property
     def embedder(self) -> Embedder | None:
         """Raises NotFound for an unknown provider, MissingExtra."""
-        if isinstance(self._embedder, str):
+        if self._embedder is not None:
             self._embedder = resolve(self._embedder)
         return self._embedder
 
@@ -231,6 +235,8 @@ class Index:
 
         Raises NotFound for an index nobody has made, ConfigError for a filter or a mode.
         """
+        if not isinstance(text, str):
+            raise ConfigError(f"a {type(text).__name__} is no question", hint="give a str")
         if mode not in MODES:
             raise ConfigError(f'there is no mode "{mode}"', hint=f"one of {', '.join(MODES)}")
         info = await self._describe()
@@ -319,6 +325,10 @@ class _Ingest:
         tell: Callable[[Progress], None] | None,
     ) -> None:
         self.tell = tell
+        try:
+            to_json(metadata)
+        except TypeError as error:
+            raise SchemaError(f"the metadata is no JSON: {error}") from None
         own = [k for k in metadata if k.startswith("_")]
         if own:
             raise SchemaError(f'the metadata key "{own[0]}" begins with "_"')
@@ -333,12 +343,14 @@ class _Ingest:
         self.counts = dict.fromkeys(("added", "changed", "unchanged", "removed", "empty"), 0)
         self.chunks = self.embedded = 0
         self.usage = Usage()
+        self.dimension = 0
 
     async def run(self, found: AsyncIterator[Item | Failed], *, prune: bool) -> Ingested:
         began, index = time.perf_counter(), self.index
         info = await index._describe()
         notes = await self._config_notes() if info is not None else []
         if info is not None:
+            self.dimension = info.dimension
             self.known = {d.source: d.digest for d in await index.documents()}
         await index.store.put(_KIND, index.name, msgspec.to_builtins(self.config))
         queue: asyncio.Queue[_Ready | BaseException | None] = asyncio.Queue(_AHEAD)
@@ -349,8 +361,11 @@ class _Ingest:
             reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reading
-        if prune:
+        if prune and (self.seen or self.failed or not self.known):
             await self._prune()
+        elif prune:
+            # An unmounted drive, a list that came out empty: rather too much than nothing left.
+            notes.append("nothing was read, so nothing was removed: index.clear() empties it")
         return Ingested(
             index=index.name,
             failed=tuple(self.failed),
@@ -441,22 +456,28 @@ class _Ingest:
         each = [(ready, no, chunk) for ready in batch for no, chunk in enumerate(ready.chunks)]
         rows: tuple[bytes, ...] | None = None
         if embedder is not None:
+            texts = await in_thread(lambda: [chunk.in_context for _, _, chunk in each])
             reply = await embed_passages(
-                [chunk.in_context for _, _, chunk in each], embedder, index.store.embeddings
+                texts, embedder, index.store.embeddings, dimension=self.dimension
             )
             rows = reply.rows
             self.usage += reply.usage
             self.embedded += reply.asked
-        await index.create(len(rows[0]) // 4 if rows else 0)
+        self.dimension = len(rows[0]) // 4 if rows else 0
+        await index.create(self.dimension)
+        ids = [f"{_key(ready.document.source)}.{no}" for ready, no, _ in each]
+        metadata = await in_thread(
+            lambda: [
+                stored(r.document, chunk, no, len(r.chunks), r.digest, self.metadata)
+                for r, no, chunk in each
+            ]
+        )
         await index.store.vectors.upsert(
             index.name,
             rows,
-            ids=[f"{_key(ready.document.source)}.{no}" for ready, no, _ in each],
+            ids=ids,
             texts=[chunk.text for _, _, chunk in each],
-            metadata=[
-                stored(r.document, chunk, no, len(r.chunks), r.digest, self.metadata)
-                for r, no, chunk in each
-            ],
+            metadata=metadata,
             delete_filter={SOURCE: {"$in": [ready.document.source for ready in batch]}},
         )
         self.chunks += len(each)

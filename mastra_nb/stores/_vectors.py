@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 
 import apsw
 import msgspec
+import numpy as np
 
 from mastra_nb import conditions
 from mastra_nb.stores import _errors, _vec
 from mastra_nb.stores import _rules as rules
 from mastra_nb.stores import _vector_rows as rows
 from mastra_nb.stores import _vector_rules as vector_rules
-from mastra_nb.stores._access import INLINE_WRITE_BYTES, Access
+from mastra_nb.stores._access import INLINE_WRITE_BYTES, Access, in_thread
 from mastra_nb.stores._engines import Engine, Index, drop_engine, engine_of
 from mastra_nb.stores._vector_search import Question, Search, snapshot
 from mastra_nb.stores._where import index_names, index_terms
@@ -40,7 +41,7 @@ from mastra_nb.vectors import (
 
 # A search of fewer numbers than these takes about a millisecond: less than a thread costs twice.
 INLINE_NUMBERS = 2_000_000
-INLINE_CHANGES = 64
+INLINE_ROWS = 500
 
 T = TypeVar("T")
 
@@ -155,13 +156,21 @@ class SQLiteVectors:
     ) -> list[str]:
         condition = None if delete_filter is None else conditions.parse(delete_filter)
         index = await self._access._read(lambda db: rows.need(db, name))
-        new = vector_rules.entries(index.info, vectors, ids, texts, metadata)
-        if new.rows is None:
-            blobs: Sequence[bytes | None] = [None] * len(new.ids)
+
+        def prepared() -> tuple[vector_rules.Entries, Sequence[bytes | None], list[str], str]:
+            new = vector_rules.entries(index.info, vectors, ids, texts, metadata)
+            if new.rows is None:
+                blobs: Sequence[bytes | None] = [None] * len(new.ids)
+            else:
+                blobs = vector_rules.blobs(new.rows, index.info.dtype)
+            words = [indexed(text) if text else "" for text in new.texts]
+            return new, blobs, words, msgspec.json.encode(new.ids).decode()
+
+        if any(_is_long(given) for given in (vectors, ids, texts) if given is not None):
+            pool = self._access._file.reading
+            new, blobs, words, listed = await in_thread(pool, prepared, threading.Event())
         else:
-            blobs = vector_rules.blobs(new.rows, index.info.dtype)
-        words = [indexed(text) if text else "" for text in new.texts]
-        listed = msgspec.json.encode(new.ids).decode()
+            new, blobs, words, listed = prepared()
 
         def work(db: apsw.Connection) -> None:
             now = rows.changed(db, name, index)
@@ -245,7 +254,7 @@ class SQLiteVectors:
                     )
             return len(found)
 
-        return await self._access._write(work, threaded=condition is not None)
+        return await self._access._write(work, threaded=_is_long(ids))
 
     async def delete(
         self, name: str, *, ids: Sequence[str] | None = None, filter: Filter | None = None
@@ -259,7 +268,7 @@ class SQLiteVectors:
             rows.drop(db, now, found)
             return len(found)
 
-        return await self._access._write(work, threaded=condition is not None)
+        return await self._access._write(work, threaded=_is_long(ids))
 
     # Reading
 
@@ -273,7 +282,7 @@ class SQLiteVectors:
                 found[row[0]] = rows.record(row, index.info, include_vector)
             return [found[id] for id in ids if id in found]
 
-        return await self._access._read(work)
+        return await self._access._read(work, threaded=_is_long(ids))
 
     async def find(
         self,
@@ -299,7 +308,8 @@ class SQLiteVectors:
             )
             return [rows.record(row, index.info, include_vector) for row in found]
 
-        return await self._access._read(work, threaded=bool(filter))
+        many = limit > INLINE_ROWS or offset > INLINE_ROWS
+        return await self._access._read(work, threaded=bool(filter) or many)
 
     async def count(self, name: str, *, filter: Filter | None = None) -> int:
         condition = conditions.parse(filter)
@@ -398,7 +408,7 @@ class SQLiteVectors:
             if not engine.lock.acquire(blocking=not inline):
                 raise _errors.Busy
             try:
-                if inline and not _is_quick(engine, index, question):
+                if inline and not _is_quick(db, engine, index, question):
                     raise _errors.Busy
                 with snapshot(db):
                     search = Search(db, rows.need(db, name), engine, question, condition, query)
@@ -409,9 +419,16 @@ class SQLiteVectors:
         return await self._access._read(work)
 
 
-def _is_quick(engine: Engine, index: Index, question: Question) -> bool:
+def _is_long(ids: Sequence[Any] | np.ndarray[Any, Any] | None) -> bool:
+    return ids is None or len(ids) > INLINE_ROWS
+
+
+def _is_quick(db: apsw.Connection, engine: Engine, index: Index, question: Question) -> bool:
     """Whether it may be answered on the thread of the event loop."""
-    if index.change - engine.change > INLINE_CHANGES and question.vector is not None:
+    # The words of all rows are looked at, and the vectors that are not in memory yet.
+    after = -1 if question.text is not None else engine.change
+    query = "SELECT count(*) FROM (SELECT 1 FROM vector WHERE idx = ? AND change > ? LIMIT ?)"
+    if db.execute(query, (index.no, after, 10 * INLINE_ROWS)).get == 10 * INLINE_ROWS:
         return False
     held = engine.neighbors
     n = 0 if held is None else len(held)
