@@ -17,6 +17,7 @@ from markdown_it import MarkdownIt
 
 from mastra_nb import Agent, Mastra
 from mastra_nb.app import open_store
+from mastra_nb.embedders import EmbedReply
 from mastra_nb.errors import ConfigError, Conflict, ModelError, NotFound, SchemaError
 from mastra_nb.messages import ToolResult
 from mastra_nb.models import ModelRequest
@@ -171,6 +172,7 @@ async def test_a_cancelled_ingest_goes_on_where_it_was(store: Store) -> None:
 KILLED = """
 import asyncio, os, signal, sys
 from mastra_nb.app import open_store
+from mastra_nb.embedders import EmbedReply
 from mastra_nb.rag.documents import Document
 from mastra_nb.rag.index import Index, Progress
 from mastra_nb.testing import FakeEmbedder
@@ -412,3 +414,48 @@ async def test_nothing_hostile_is_active_where_it_is_shown(payload: str, store: 
         page = str(_html.render(shown._repr_mimebundle_()["text/markdown"]))
         assert active(page) == []
     assert len(citations(run)) == 1
+
+
+async def test_an_ingest_that_read_nothing_removes_nothing(folder: Path, store: Store) -> None:
+    notes = index(store)
+    await notes.ingest(folder)
+    empty = folder.parent / "empty"
+    empty.mkdir()
+    for sources in ((), ([],), (empty,)):
+        report = await notes.ingest(*sources, prune=True)
+        assert report.removed == 0
+        assert any("clear()" in note for note in report.notes)
+    assert len(await notes.documents()) == 2
+
+
+async def test_vectors_that_are_no_use_are_not_kept_for_the_next_time(
+    folder: Path, store: Store
+) -> None:
+    class Once(FakeEmbedder):
+        async def embed(self, texts: Any) -> Any:
+            reply = await super().embed(texts)
+            row = bad if len(self.calls) == 2 else None
+            return reply if row is None else EmbedReply(rows=tuple(row for _ in texts))
+
+    for bad in (b"\0\0\xc0\x7f" * 64, b"\0" * 16):
+        notes = Index(f"x{len(bad)}", store=store, embedder=Once(name=f"fake/{len(bad)}"))
+        await notes.ingest(Document("first", source="1"))
+        with pytest.raises((SchemaError, ModelError)):
+            await notes.ingest(Document("owls", source="2"))
+        await notes.ingest(Document("owls", source="2"))
+        assert (await notes.query("owls", top_k=1))[0].text == "owls"
+
+
+@pytest.mark.parametrize("options", [{"embedder": 5}, {"chunking": 500}, {"store": "my.db"}])
+async def test_what_is_no_index_says_what_would_be_one(options: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await Index("x", **{"store": "memory://", "embedder": None, **options}).ingest(
+            Document("a")
+        )
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("question", [None, 5])
+async def test_a_question_is_a_text(store: Store, question: Any) -> None:
+    with pytest.raises(ConfigError, match="no question"):
+        await index(store).query(question)
