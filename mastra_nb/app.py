@@ -32,8 +32,7 @@ def open_store(url: str) -> Store:
 
     Raises NotFound for an unknown scheme, StorageError if it cannot be opened.
     """
-    scheme = url.partition(":")[0]
-    store: Store = plugins.stores.load(scheme)(url)
+    store: Store = plugins.open_store(url)
     return store
 
 

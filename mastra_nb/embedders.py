@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
@@ -54,6 +56,12 @@ class EmbedReply(msgspec.Struct, frozen=True, kw_only=True):
 Kind: TypeAlias = Literal["passage", "query"]
 
 
+class Embedded(EmbedReply, frozen=True, kw_only=True):
+    """`made` of the texts were embedded now, the others were in the cache."""
+
+    made: int = 0
+
+
 class Embedder(Protocol):
     """`dimensions` is the length of its vectors, None if it is the model's own and unknown.
 
@@ -68,6 +76,39 @@ class Embedder(Protocol):
     async def embed(self, texts: Sequence[str], *, kind: Kind = "passage") -> EmbedReply: ...
 
 
+def _is_finite(row: bytes) -> bool:
+    return math.isfinite(sum(struct.unpack(f"<{len(row) // 4}f", row)))
+
+
+async def embedded(embedder: Embedder, texts: Sequence[str], kind: Kind = "passage") -> EmbedReply:
+    """What the embedder gives in one request: a row of finite numbers for each text, all of one
+    length.
+
+    Raises what the embedder raises, ModelOutputError for another answer.
+    """
+    # It may be anybody's.
+    reply: Any = await embedder.embed(texts, kind=kind)
+    rows = reply.rows if isinstance(reply, EmbedReply) else ()
+    lengths = {*map(len, rows)}
+    if not isinstance(reply, EmbedReply):
+        found = f"a {type(reply).__name__}"
+    elif len(rows) != len(texts):
+        found = f"{len(rows)} vectors for {len(texts)} texts"
+    elif any(not length or length % 4 for length in lengths):
+        found = f"vectors of {min(lengths)} bytes"
+    elif len(lengths) > 1 or (embedder.dimensions and {4 * embedder.dimensions} != lengths):
+        sizes = sorted({n // 4 for n in lengths} | {embedder.dimensions or max(lengths) // 4})
+        found = f"vectors of {' and '.join(map(str, sizes))} dimensions"
+    elif not all(map(_is_finite, rows)):
+        found = "a number that is not finite"
+    else:
+        return reply
+    raise ModelOutputError(
+        f'the embedder "{embedder.name}" gave {found}',
+        hint="embed(texts) gives an EmbedReply with a row for each text: float32 as bytes",
+    )
+
+
 def resolve(embedder: str | Embedder, *, dimensions: int | None = None) -> Embedder:
     """An embedder by its string "provider/model" ("local" alone is enough), or as it is.
     `dimensions` asks for shorter vectors, where a model can do that.
@@ -75,6 +116,11 @@ def resolve(embedder: str | Embedder, *, dimensions: int | None = None) -> Embed
     Raises NotFound for an unknown provider, ConfigError for a string without one.
     """
     if not isinstance(embedder, str):
+        if not hasattr(embedder, "embed") or not hasattr(embedder, "name"):
+            raise ConfigError(
+                f"a {type(embedder).__name__} is no embedder",
+                hint='name one, "provider/model", or give an object with name and embed(texts)',
+            )
         return embedder
     provider, _, model_id = embedder.partition("/")
     if not model_id and provider != "local":
@@ -111,12 +157,15 @@ async def embed_many(
     batch_size: int | None = None,
     concurrency: int = 4,
     progress: Progress | None = None,
-) -> EmbedReply:
+    dimension: int = 0,
+) -> Embedded:
     """The vectors of many texts, in their order; equal texts are sent once.
 
     What is in `cache` is not sent at all, and each batch is there as soon as it is done: a job that
     was interrupted goes on where it was. `progress` is advanced by texts; without it a job of more
     than one batch shows its own. In a run the requests are a span, and count for its budgets.
+
+    `dimension`, if it is given, is that of the vectors that may come out of the cache.
 
     Raises what the embedder raises (a text that is too long is named by its index), UsageError for
     an empty text, ModelOutputError for vectors that do not fit the texts or each other.
@@ -127,15 +176,16 @@ async def embed_many(
     if concurrency < 1 or (batch_size is not None and batch_size < 1):
         raise UsageError("batch_size and concurrency must be 1 or more", hint="leave them out")
     job = _Job(embedder, texts, kind, cache)
-    await job.look_up()
+    await job.look_up(dimension)
+    missing = job.missing()
     todo = list(
-        batches(job.missing(), batch_size or _BATCH, getattr(embedder, "batch_bytes", _BATCH_BYTES))
+        batches(missing, batch_size or _BATCH, getattr(embedder, "batch_bytes", _BATCH_BYTES))
     )
     shown = progress or (new_progress() if len(todo) > 1 else None)
     if shown is not None and progress is None:
         shown.start(len(texts), f"embedding with {embedder.name}")
     if shown is not None:
-        shown.advance(len(texts) - sum(map(job.times, job.missing())))
+        shown.advance(len(texts) - sum(map(job.times, missing)))
     try:
         if todo:
             work = _Work(job, todo, concurrency, shown)
@@ -150,8 +200,11 @@ async def embed_many(
     finally:
         if shown is not None and progress is None:
             shown.close()
-    return EmbedReply(
-        rows=tuple(job.rows[text] for text in texts), usage=job.usage, model=job.model
+    return Embedded(
+        rows=tuple(job.rows[text] for text in texts),
+        usage=job.usage,
+        model=job.model,
+        made=len(missing),
     )
 
 
@@ -187,14 +240,18 @@ class _Job:
     def times(self, text: str) -> int:
         return self._times[text]
 
-    async def look_up(self) -> None:
+    async def look_up(self, dimension: int) -> None:
         if self._cache is not None and self.digests:
             found = await self._cache.get(self._key, [*self.digests.values()])
-            self.rows = {t: found[d] for t, d in self.digests.items() if d in found}
+            self.rows = {
+                t: found[d]
+                for t, d in self.digests.items()
+                if d in found and (not dimension or len(found[d]) == 4 * dimension)
+            }
 
     async def embed(self, batch: list[str], ctx: Context | None) -> None:
         try:
-            reply = await self.embedder.embed(batch, kind=self.kind)
+            reply = await embedded(self.embedder, batch, self.kind)
         except ModelHTTPError as error:
             if error.code != "model.context_length":
                 raise
@@ -220,19 +277,11 @@ class _Job:
             await self._cache.put(self._key, {self.digests[t]: row for t, row in made.items()})
 
     def _checked(self, batch: list[str], rows: Sequence[bytes]) -> dict[str, bytes]:
-        name = self.embedder.name
-        if len(rows) != len(batch):
+        sizes = {len(row) // 4 for row in [*rows[:1], *[*self.rows.values()][:1]]}
+        if len(sizes) > 1:
+            said = " and ".join(str(size) for size in sorted(sizes))
             raise ModelOutputError(
-                f'"{name}" answered {len(batch)} texts with {len(rows)} vectors',
-                hint="check that the model is one for embeddings",
-            )
-        known = self.embedder.dimensions
-        sizes = {len(row) / 4 for row in rows}
-        sizes |= {float(known)} if known else {len(r) / 4 for r in [*self.rows.values()][:1]}
-        if len(sizes) != 1 or sizes == {0.0}:
-            said = " and ".join(f"{size:g}" for size in sorted(sizes))
-            raise ModelOutputError(
-                f'vectors of "{name}" have {said} dimensions',
+                f'vectors of "{self.embedder.name}" have {said} dimensions',
                 hint="name the dimensions: resolve(name, dimensions=...); or empty the cache",
             )
         return dict(zip(batch, rows, strict=True))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mastra_nb.errors import MissingExtra, NotFound, PluginError, close_matches
+from mastra_nb.errors import ConfigError, MissingExtra, NotFound, PluginError, close_matches
 
 _TARGET = re.compile(r"(?P<module>[\w.]+):(?P<attr>[\w.]+)(?:\[(?P<extra>[\w-]+)\])?")
 
@@ -66,6 +66,14 @@ class Registry:
 
             self._entry_points = {e.name: e.value for e in entry_points(group=self.group)}
         return self._entry_points
+
+
+def open_store(url: str) -> Any:
+    """Raises NotFound for an unknown scheme, ConfigError for what has none."""
+    scheme, sep, _ = url.partition("://")
+    if not sep:
+        raise ConfigError(f'"{url}" is no address of a store', hint=f'"sqlite:///{url or "my.db"}"')
+    return stores.load(scheme)(url)
 
 
 def _split(name: str, target: str) -> tuple[str, str, str | None]:

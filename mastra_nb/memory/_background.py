@@ -46,7 +46,7 @@ class _Doing:
     def stop(self) -> None:
         self.is_stopped = True
         if self.goes_on:
-            self.loop.call_soon_threadsafe(lambda: self.task.cancel())
+            self.loop.call_soon_threadsafe(self.task.cancel)
 
     async def _do(self, work: Work, before: _Doing | None) -> None:
         try:
@@ -65,7 +65,7 @@ class _Doing:
         self.is_done = True
 
     def _moved(self, work: Work, before: _Doing | None) -> bool:
-        """What is cancelled without `stop` was cut off by a loop that ends, as asyncio.run's does."""
+        """What is cancelled without `stop` was cut off by a loop that ends, as asyncio.run does."""
         if self.is_stopped or self.loop is (there := portal.loop()):
             return False
         self.loop = there

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from mastra_nb.embedders import Embedder
+from mastra_nb.embedders import Embedder, Kind, embed_many, embedded
 from mastra_nb.errors import ConfigError, NotFound, SchemaError
 from mastra_nb.memory._asking import Question, ask, told
 from mastra_nb.memory._attached import Place
@@ -269,7 +269,7 @@ class Facts:
         row = None
         if not words_only:
             await self._adopt(place, embedder)
-            row = await _embed(embedder, text)
+            row = await _embed(embedder, text, "query")
         try:
             hits = await place.store.vectors.query(
                 self.index(embedder), row, text=text, top_k=4 * k, filter=self._of(place)
@@ -368,8 +368,9 @@ class Facts:
             away = [i.fact.id for i in items if i.action == "forget"]
             await self._mark(place, away, {"gone": now})
             if erased := [i.fact.id for i in items if i.action == "erase"]:
-                for name in await self._everywhere(place.store.vectors):
-                    await place.store.vectors.delete(name, ids=erased)
+                vectors = place.store.vectors
+                for name in await self._everywhere(vectors):
+                    await vectors.delete(name, ids=await self._own(vectors, name, place, erased))
         alive = sum(not f.gone for f in everything)
         kept = alive - sum(i.action == "forget" for i in items)
         return Forgotten(items=tuple(items), kept=kept, dry_run=dry_run)
@@ -425,7 +426,7 @@ class Facts:
             return
         rows: list[bytes | None] = [None] * len(facts)
         if embedder is not None:
-            rows = [*(await embedder.embed([f.text for f in facts])).rows]
+            rows = [*(await embed_many(embedder, [f.text for f in facts])).rows]
         name = await self._made(place.store.vectors, embedder, rows[0])
         taken = {r.id for r in await place.store.vectors.get(name, [f.id for f in facts])}
         own = {*await self._own(place.store.vectors, name, place, [*taken])}
@@ -525,5 +526,5 @@ def _plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
-async def _embed(embedder: Embedder | None, text: str) -> bytes | None:
-    return None if embedder is None else (await embedder.embed([text])).rows[0]
+async def _embed(embedder: Embedder | None, text: str, kind: Kind = "passage") -> bytes | None:
+    return None if embedder is None else (await embedded(embedder, [text], kind)).rows[0]

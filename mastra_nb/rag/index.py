@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +14,10 @@ from typing import Any, Literal
 import msgspec
 
 from mastra_nb import plugins
-from mastra_nb.embedders import Embedder, resolve
+from mastra_nb.embedders import Embedder, embed_many, resolve
 from mastra_nb.errors import ConfigError, Conflict, MissingExtra, NotFound, SchemaError
 from mastra_nb.messages import Usage
-from mastra_nb.rag._embedding import embed_passages, embed_query
+from mastra_nb.progress import Progress, Silent, new_progress
 from mastra_nb.rag.chunking import Chunk, Chunking
 from mastra_nb.rag.documents import Document
 from mastra_nb.rag.extract import Extraction
@@ -36,7 +36,7 @@ from mastra_nb.rag.results import (
     stored,
 )
 from mastra_nb.rag.tool import Narrow, search_tool
-from mastra_nb.schema import clean
+from mastra_nb.schema import clean, to_json
 from mastra_nb.services import ambient
 from mastra_nb.storage import Store
 from mastra_nb.tools import Tool, in_thread
@@ -62,17 +62,6 @@ class _Ready(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     chunks: tuple[Chunk, ...]
     known: bool
-
-
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """Of an ingest: `done` documents are as they should be, `read` were found so far, `source` is
-    the last of them.
-    """
-
-    done: int
-    read: int
-    chunks: int
-    source: str
 
 
 class _Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +95,10 @@ class Index:
     ) -> None:
         self.name = name
         self.chunking = chunking or Chunking()
+        if not isinstance(self.chunking, Chunking):
+            raise ConfigError(
+                f"chunking cannot be {type(chunking).__name__}", hint="Chunking(max_size=1200)"
+            )
         self.extract = extract
         self.metric = metric
         self.dtype = dtype
@@ -125,14 +118,14 @@ class Index:
         if self._store is None:
             self._store = ambient().store or "memory://"
         if isinstance(self._store, str):
-            made: Store = plugins.stores.load(self._store.partition(":")[0])(self._store)
+            made: Store = plugins.open_store(self._store)
             self._store = made
         return self._store
 
     @property
     def embedder(self) -> Embedder | None:
         """Raises NotFound for an unknown provider, MissingExtra."""
-        if isinstance(self._embedder, str):
+        if self._embedder is not None:
             self._embedder = resolve(self._embedder)
         return self._embedder
 
@@ -148,20 +141,26 @@ class Index:
         prune: bool = False,
         metadata: Mapping[str, Any] | None = None,
         root: str | Path | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
+        progress: Progress | None = None,
     ) -> Ingested:
         """Read `sources` as `load` does and index what is new or has changed. `prune` removes the
-        documents that were not among them; `metadata` is added to that of each. `on_progress` is
-        told when documents were found as they were or were written.
+        documents that were not among them; `metadata` is added to that of each. `progress` is
+        advanced by documents that were found as they were or were written; None: the front end's.
 
         Each document is written whole or not at all: stop it at any time, call it again, and it
         goes on with what was not done. What cannot be read is in the report. Raises NotFound for a
         path that is not there, Conflict if another embedder made the index, ModelError.
         """
-        return await _Ingest(self, dict(metadata or {}), on_progress).run(
-            items(*sources, root=root, max_bytes=self.max_bytes, allow_hosts=self.allow_hosts),
-            prune=prune,
-        )
+        shown = progress or new_progress()
+        shown.start(None, f'documents into "{self.name}"')
+        try:
+            return await _Ingest(self, dict(metadata or {}), shown).run(
+                items(*sources, root=root, max_bytes=self.max_bytes, allow_hosts=self.allow_hosts),
+                prune=prune,
+            )
+        finally:
+            if progress is None:
+                shown.close()
 
     async def delete(self, *sources: str) -> int:
         """Remove documents by their source; returns how many chunks that were."""
@@ -231,6 +230,8 @@ class Index:
 
         Raises NotFound for an index nobody has made, ConfigError for a filter or a mode.
         """
+        if not isinstance(text, str):
+            raise ConfigError(f"a {type(text).__name__} is no question", hint="give a str")
         if mode not in MODES:
             raise ConfigError(f'there is no mode "{mode}"', hint=f"one of {', '.join(MODES)}")
         info = await self._describe()
@@ -245,7 +246,7 @@ class Index:
                 f'the index "{self.name}" has no embedder', hint='query(…, mode="words")'
             )
         if embedder is not None and mode != "words":
-            vector = await embed_query(clean(text), embedder)
+            vector = (await embed_many(embedder, [clean(text)], kind="query")).rows[0]
         found = await self.store.vectors.query(
             self.name,
             vector,
@@ -316,9 +317,13 @@ class _Ingest:
         self,
         index: Index,
         metadata: dict[str, Any],
-        tell: Callable[[Progress], None] | None,
+        progress: Progress,
     ) -> None:
-        self.tell = tell
+        self.progress = progress
+        try:
+            to_json(metadata)
+        except TypeError as error:
+            raise SchemaError(f"the metadata is no JSON: {error}") from None
         own = [k for k in metadata if k.startswith("_")]
         if own:
             raise SchemaError(f'the metadata key "{own[0]}" begins with "_"')
@@ -331,14 +336,16 @@ class _Ingest:
         self.seen: set[str] = set()
         self.failed: list[Failed] = []
         self.counts = dict.fromkeys(("added", "changed", "unchanged", "removed", "empty"), 0)
-        self.chunks = self.embedded = 0
+        self.chunks = self.embedded = self.told = 0
         self.usage = Usage()
+        self.dimension = 0
 
     async def run(self, found: AsyncIterator[Item | Failed], *, prune: bool) -> Ingested:
         began, index = time.perf_counter(), self.index
         info = await index._describe()
         notes = await self._config_notes() if info is not None else []
         if info is not None:
+            self.dimension = info.dimension
             self.known = {d.source: d.digest for d in await index.documents()}
         await index.store.put(_KIND, index.name, msgspec.to_builtins(self.config))
         queue: asyncio.Queue[_Ready | BaseException | None] = asyncio.Queue(_AHEAD)
@@ -349,8 +356,11 @@ class _Ingest:
             reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reading
-        if prune:
+        if prune and (self.seen or self.failed or not self.known):
             await self._prune()
+        elif prune:
+            # An unmounted drive, a list that came out empty: rather too much than nothing left.
+            notes.append("nothing was read, so nothing was removed: index.clear() empties it")
         return Ingested(
             index=index.name,
             failed=tuple(self.failed),
@@ -441,22 +451,39 @@ class _Ingest:
         each = [(ready, no, chunk) for ready in batch for no, chunk in enumerate(ready.chunks)]
         rows: tuple[bytes, ...] | None = None
         if embedder is not None:
-            reply = await embed_passages(
-                [chunk.in_context for _, _, chunk in each], embedder, index.store.embeddings
+            texts = await in_thread(lambda: [chunk.in_context for _, _, chunk in each])
+            reply = await embed_many(
+                embedder,
+                texts,
+                cache=index.store.embeddings,
+                dimension=self.dimension,
+                progress=Silent(),
             )
+            if self.dimension and reply.dimensions != self.dimension:
+                raise SchemaError(
+                    f'"{embedder.name}" gave {reply.dimensions} numbers a text and '
+                    f"{self.dimension} before",
+                    hint="one that has changed needs an index of its own: index.clear()",
+                    code="vectors.dimension",
+                )
             rows = reply.rows
             self.usage += reply.usage
-            self.embedded += reply.asked
-        await index.create(len(rows[0]) // 4 if rows else 0)
+            self.embedded += reply.made
+        self.dimension = len(rows[0]) // 4 if rows else 0
+        await index.create(self.dimension)
+        ids = [f"{_key(ready.document.source)}.{no}" for ready, no, _ in each]
+        metadata = await in_thread(
+            lambda: [
+                stored(r.document, chunk, no, len(r.chunks), r.digest, self.metadata)
+                for r, no, chunk in each
+            ]
+        )
         await index.store.vectors.upsert(
             index.name,
             rows,
-            ids=[f"{_key(ready.document.source)}.{no}" for ready, no, _ in each],
+            ids=ids,
             texts=[chunk.text for _, _, chunk in each],
-            metadata=[
-                stored(r.document, chunk, no, len(r.chunks), r.digest, self.metadata)
-                for r, no, chunk in each
-            ],
+            metadata=metadata,
             delete_filter={SOURCE: {"$in": [ready.document.source for ready in batch]}},
         )
         self.chunks += len(each)
@@ -464,9 +491,10 @@ class _Ingest:
             self.counts["changed" if ready.known else "added"] += 1
 
     def _report(self, source: str) -> None:
-        if self.tell is not None:
-            done = sum(self.counts.values()) + len(self.failed)
-            self.tell(Progress(done=done, read=len(self.seen), chunks=self.chunks, source=source))
+        done = sum(self.counts.values()) + len(self.failed)
+        self.progress.note(f"{self.chunks:,} chunks, {source}")
+        self.progress.advance(done - self.told)
+        self.told = done
 
     async def _prune(self) -> None:
         lost = tuple(f.source for f in self.failed)

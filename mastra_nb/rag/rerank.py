@@ -9,12 +9,11 @@ from typing import Any
 import msgspec
 
 from mastra_nb.context import current
-from mastra_nb.embedders import Embedder
+from mastra_nb.embedders import Embedder, embed_many
 from mastra_nb.errors import ConfigError, LeaseHeld, LimitExceeded, Stopped, StorageError
 from mastra_nb.language import LanguageModel, Output, typed_answer
 from mastra_nb.messages import Message, system, user
 from mastra_nb.models import ModelLike, ModelRequest, ModelSettings, ready, resolve
-from mastra_nb.rag._embedding import embed_passages, embed_query
 from mastra_nb.rag.results import Hits, Passage
 from mastra_nb.schema import Schema
 
@@ -147,9 +146,8 @@ async def _graded(model: ModelLike, hits: Hits) -> list[float]:
 async def _compared(embedder: Embedder, hits: Hits) -> list[float]:
     import numpy as np
 
-    one = np.frombuffer(await embed_query(hits.query, embedder), "<f4")
-    texts = await embed_passages([p.text for p in hits], embedder)
-    many = np.frombuffer(b"".join(texts.rows), "<f4").reshape(len(hits), -1)
+    one = (await embed_many(embedder, [hits.query], kind="query")).vectors[0]
+    many = (await embed_many(embedder, [p.text for p in hits])).vectors
     lengths = np.linalg.norm(many, axis=1) * np.linalg.norm(one)
     found = many @ one / np.where(lengths > 0, lengths, 1.0)
     return [max(0.0, float(x)) for x in found]

@@ -135,6 +135,8 @@ def _one(vector: Vector) -> Floats:
 def _floats(values: Any) -> Floats:
     try:
         with np.errstate(over="ignore"):
+            if isinstance(values, np.ndarray) and values.dtype.kind == "c":
+                raise TypeError("complex numbers have no order")
             found: Floats = np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise SchemaError(f"no vector: {error}", hint="a vector is a list of numbers") from None
@@ -281,6 +283,10 @@ def check_query(info: IndexInfo, vector: Vector | None, text: str | None, top_k:
         raise ConfigError("a query needs a vector or a text", hint='query(name, text="…")')
     if vector is not None and not info.dimension:
         raise SchemaError(f'the index "{info.name}" keeps texts only', hint="query it by text=")
+    if not isinstance(top_k, int | np.integer):
+        raise ConfigError(f"top_k is a {type(top_k).__name__}", hint="it is an int")
+    if text is not None and not isinstance(text, str):
+        raise ConfigError(f"the text is a {type(text).__name__}", hint="it is a str")
     if top_k < 0:
         raise ConfigError(f"top_k is {top_k}", hint="it is 0 or more")
     rules.check_names(text)

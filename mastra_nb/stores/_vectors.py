@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 
 import apsw
 import msgspec
+import numpy as np
 
 from mastra_nb import conditions
 from mastra_nb.stores import _errors, _vec
 from mastra_nb.stores import _rules as rules
 from mastra_nb.stores import _vector_rows as rows
 from mastra_nb.stores import _vector_rules as vector_rules
-from mastra_nb.stores._access import INLINE_WRITE_BYTES, Access
+from mastra_nb.stores._access import INLINE_WRITE_BYTES, Access, in_thread
 from mastra_nb.stores._engines import Engine, Index, drop_engine, engine_of
 from mastra_nb.stores._vector_search import Question, Search, snapshot
 from mastra_nb.stores._where import index_names, index_terms
@@ -41,6 +42,7 @@ from mastra_nb.vectors import (
 # A search of fewer numbers than these takes about a millisecond: less than a thread costs twice.
 INLINE_NUMBERS = 4_000_000
 INLINE_CHANGES = 64
+INLINE_ROWS = 500
 
 T = TypeVar("T")
 
@@ -159,13 +161,21 @@ class SQLiteVectors:
     ) -> list[str]:
         condition = None if delete_filter is None else conditions.parse(delete_filter)
         index = await self._access._read(lambda db: rows.need(db, name))
-        new = vector_rules.entries(index.info, vectors, ids, texts, metadata)
-        if new.rows is None:
-            blobs: Sequence[bytes | None] = [None] * len(new.ids)
+
+        def prepared() -> tuple[vector_rules.Entries, Sequence[bytes | None], list[str], str]:
+            new = vector_rules.entries(index.info, vectors, ids, texts, metadata)
+            if new.rows is None:
+                blobs: Sequence[bytes | None] = [None] * len(new.ids)
+            else:
+                blobs = vector_rules.blobs(new.rows, index.info.dtype)
+            words = [indexed(text) if text else "" for text in new.texts]
+            return new, blobs, words, msgspec.json.encode(new.ids).decode()
+
+        if any(_is_long(given) for given in (vectors, ids, texts) if given is not None):
+            pool = self._access._file.reading
+            new, blobs, words, listed = await in_thread(pool, prepared, threading.Event())
         else:
-            blobs = vector_rules.blobs(new.rows, index.info.dtype)
-        words = [indexed(text) if text else "" for text in new.texts]
-        listed = msgspec.json.encode(new.ids).decode()
+            new, blobs, words, listed = prepared()
 
         def work(db: apsw.Connection) -> None:
             now = rows.changed(db, name, index)
@@ -249,7 +259,7 @@ class SQLiteVectors:
                     )
             return len(found)
 
-        return await self._access._write(work, threaded=condition is not None)
+        return await self._access._write(work, threaded=_is_long(ids))
 
     async def delete(
         self, name: str, *, ids: Sequence[str] | None = None, filter: Filter | None = None
@@ -263,7 +273,7 @@ class SQLiteVectors:
             rows.drop(db, now, found)
             return len(found)
 
-        return await self._access._write(work, threaded=condition is not None)
+        return await self._access._write(work, threaded=_is_long(ids))
 
     # Reading
 
@@ -277,7 +287,7 @@ class SQLiteVectors:
                 found[row[0]] = rows.record(row, index.info, include_vector)
             return [found[id] for id in ids if id in found]
 
-        return await self._access._read(work)
+        return await self._access._read(work, threaded=_is_long(ids))
 
     async def find(
         self,
@@ -303,7 +313,8 @@ class SQLiteVectors:
             )
             return [rows.record(row, index.info, include_vector) for row in found]
 
-        return await self._access._read(work, threaded=bool(filter))
+        many = limit > INLINE_ROWS or offset > INLINE_ROWS
+        return await self._access._read(work, threaded=bool(filter) or many)
 
     async def count(self, name: str, *, filter: Filter | None = None) -> int:
         condition = conditions.parse(filter)
@@ -411,6 +422,10 @@ class SQLiteVectors:
                 engine.lock.release()
 
         return await self._access._read(work)
+
+
+def _is_long(ids: Sequence[Any] | np.ndarray[Any, Any] | None) -> bool:
+    return ids is None or len(ids) > INLINE_ROWS
 
 
 def _is_quick(engine: Engine, index: Index, question: Question) -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 from mastra_nb.agents import Agent
 from mastra_nb.app import open_store
+from mastra_nb.embedders import EmbedReply
 from mastra_nb.errors import ConfigError, ModelError, NotFound, RunSuspended
 from mastra_nb.events import Noted, SpanStarted
 from mastra_nb.memory._facts import Facts
@@ -275,6 +276,7 @@ async def test_what_only_reads_notes_nothing(services: Services) -> None:
 OBSERVER = """
 import asyncio, sys
 from mastra_nb.app import open_store
+from mastra_nb.embedders import EmbedReply
 from mastra_nb.memory._attached import Place
 from mastra_nb.services import Services
 from tests.flows.test_longterm import noted, observing
@@ -318,3 +320,46 @@ async def test_processes_that_observe_the_same_lose_and_double_nothing(tmp_path:
     for begin, doc in zip(ends, docs, strict=False):
         assert [o.pos for o in doc.observations] == [*range(begin + 1, doc.upto["t"] + 1)]
     await store.close()
+
+
+class Misbehaving(FakeEmbedder):
+    def __init__(self, how: Any) -> None:
+        super().__init__()
+        self.how = how
+
+    async def embed(self, texts: Any, **kind: Any) -> Any:
+        if isinstance(self.how, Exception):
+            raise self.how
+        if self.how == "hang":
+            await asyncio.sleep(60)
+        return self.how
+
+
+@pytest.mark.parametrize(
+    "how", [ValueError("no"), ConnectionError("down"), "hang", None, EmbedReply(rows=()), [[1.0]]]
+)
+async def test_a_turn_answers_whatever_its_embedder_does(
+    services: Services, how: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mastra_nb.memory._longterm._SECONDS", 0.01)
+    memory = Memory(facts=Facts(), embedder=Misbehaving(how))
+    agent = talker(memory, services, "Ok.")
+    run = agent.run("hello")
+    assert await run == "Ok."
+    said = [e.data.text for e in run.log.events if isinstance(e.data, Noted)]
+    assert [s.partition(":")[0] for s in said] == ["facts by words only"]
+    memory._behind.stop()
+
+
+async def test_what_is_erased_for_one_owner_stays_for_another(services: Services) -> None:
+    """An export that came back for somebody else has the same ids in another embedder's index."""
+    ann = Memory(facts=Facts(keep_days=0))
+    ann.bind(services)
+    fact = await ann.remember("boats are red", resource="ann")
+    bob = Memory(facts=Facts(), embedder=FakeEmbedder())
+    bob.bind(services)
+    await bob.load({**await ann.export("ann"), "resource": "bob"})
+    assert [f.text for f in await bob.facts(resource="bob")] == ["boats are red"]
+    await ann.forget(ids=[fact.id], dry_run=False, resource="ann")
+    await ann.forget(dry_run=False, resource="ann")
+    assert [f.text for f in await bob.facts(resource="bob")] == ["boats are red"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -293,7 +296,7 @@ async def test_a_run_goes_on_without_an_embedder_and_says_so() -> None:
 
 async def test_a_slow_embedder_does_not_hold_a_run_up() -> None:
     class Slow(FakeEmbedder):
-        async def embed(self, texts: Any) -> Any:
+        async def embed(self, texts: Any, **kind: Any) -> Any:
             await asyncio.sleep(30)
 
     my = recalling(embedder=Slow(), how=SemanticRecall(seconds=0.01))
@@ -313,7 +316,7 @@ async def test_what_an_embedding_costs_is_a_part_of_the_run() -> None:
 
 async def test_a_crash_before_indexing_loses_nothing() -> None:
     class Dying(FakeEmbedder):
-        async def embed(self, texts: Any) -> Any:
+        async def embed(self, texts: Any, **kind: Any) -> Any:
             if len(self.calls) == 1:
                 raise asyncio.CancelledError
             return await super().embed(texts)
@@ -339,7 +342,8 @@ async def test_indexing_goes_on_where_it_was_cut_off() -> None:
         await my.memory.index(resource="ada")
     assert await my.memory.index(resource="ada") == 140 - 64
     assert await my.memory.index(resource="ada") == 0
-    assert sum(len(c) for c in embedder.calls) == 140 + 64
+    # The answers are alike, and a batch sends equal texts once.
+    assert [len(c) for c in embedder.calls] == [33, 33, 33, 7]
 
 
 async def test_a_gap_does_not_stop_the_indexing() -> None:
@@ -580,3 +584,90 @@ async def test_a_call_that_is_made_again_writes_once() -> None:
     await working.write(place, "two", at=2.0, by="s", call="d")
     assert await working.write(place, "one", at=3.0, by="r", call="c") == first
     assert await my.memory.working(resource="ada") == "two"
+
+
+_SCRIPT = """
+import asyncio, sys, threading
+from mastra_nb import Agent, Mastra, Memory
+from mastra_nb.testing import FakeEmbedder, ScriptedModel
+
+class Slow(FakeEmbedder):
+    async def embed(self, texts, *, kind="passage"):
+        await asyncio.sleep(0.05)
+        return await super().embed(texts)
+
+def say(request):
+    return '{"title": "Boats"}' if "Name the conv" in request.messages[0].text else "Ok."
+
+memory = Memory(semantic_recall=True, generate_title=True, embedder=Slow())
+agent = Agent(name="a", model=ScriptedModel(say, repeat=True), memory=memory)
+app = Mastra(agents=[agent], storage=sys.argv[1])
+
+async def turn():
+    await agent.run("boats", thread="t", resource="ada")
+
+async def shown():
+    await memory.settle()
+    print((await memory.threads())[0].title, len(await memory.recall("boats", resource="ada")))
+"""
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        # asyncio.run ends the loop that the work behind the turn is on.
+        "asyncio.run(turn()); asyncio.run(shown())",
+        # The loop of a blocking call is not the one that waits.
+        "agent.run('boats', thread='t', resource='ada').result(); asyncio.run(shown())",
+        # The process ends.
+        "agent.run('boats', thread='t', resource='ada').result()",
+        "asyncio.run(turn())",
+        # A blocking call in a loop, as in a cell: it cannot wait for what is on the loop it blocks.
+        """
+async def main():
+    await turn()
+    began = asyncio.get_running_loop().time()
+    agent.run("boats", thread="t2", resource="ada").result()
+    assert asyncio.get_running_loop().time() - began < 2
+asyncio.run(main())
+""",
+    ],
+)
+def test_what_is_done_behind_the_last_turn_of_a_script_is_done(end: str, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/my.db"
+    for code in (end, "asyncio.run(shown())"):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", _SCRIPT + code, url],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Boats ")
+    assert not done.stdout.endswith(" 0\n")
+
+
+async def test_threads_that_could_not_be_indexed_are_when_the_embedder_is_back() -> None:
+    my = Setting()
+    await my.agent.run("the boat is red", thread="old", resource="ada")
+    embedder = FakeEmbedder()
+    embedder.fail = {n: ModelError("down") for n in range(1, 5)}
+    again = Setting(store=my.store, semantic_recall=True, embedder=embedder)
+    await again.agent.run("boat?", thread="new", resource="ada")
+    await again.memory.settle()
+    embedder.fail = {}
+    await again.agent.run("boat?", thread="new", resource="ada")
+    await again.memory.settle()
+    assert {r.thread for r in await again.memory.recall("red boat", resource="ada")} >= {"old"}
+
+
+async def test_an_embedder_of_the_same_name_and_another_dimension_sees_all_again() -> None:
+    my = recalling()
+    for text in ("the boat is red", "the sea is blue"):
+        await my.agent.run(text, thread="t", resource="ada")
+    await my.memory.settle()
+    other = Setting(store=my.store, semantic_recall=True, embedder=FakeEmbedder(32))
+    await other.agent.run("hello", thread="t", resource="ada")
+    await other.memory.settle()
+    found = await other.memory.recall("red boat", resource="ada", top_k=1)
+    assert [r.message.text for r in found] == ["the boat is red"]

@@ -17,13 +17,15 @@ from markdown_it import MarkdownIt
 
 from mastra_nb import Agent, Mastra
 from mastra_nb.app import open_store
+from mastra_nb.embedders import EmbedReply
 from mastra_nb.errors import ConfigError, Conflict, ModelError, NotFound, SchemaError
 from mastra_nb.messages import ToolResult
 from mastra_nb.models import ModelRequest
+from mastra_nb.progress import set_progress
 from mastra_nb.rag.chunking import Chunking
 from mastra_nb.rag.documents import Document
 from mastra_nb.rag.extract import Extraction
-from mastra_nb.rag.index import Index, Progress
+from mastra_nb.rag.index import Index
 from mastra_nb.rag.rerank import Reranker, Weights, rerank
 from mastra_nb.rag.tool import citations
 from mastra_nb.storage import Store
@@ -149,7 +151,7 @@ async def test_a_cancelled_ingest_goes_on_where_it_was(store: Store) -> None:
     reached = asyncio.Event()
 
     class Slow(FakeEmbedder):
-        async def embed(self, texts: Any) -> Any:
+        async def embed(self, texts: Any, **kind: Any) -> Any:
             if len(embedded(self)) >= 256:
                 reached.set()
                 await asyncio.sleep(60)
@@ -171,12 +173,13 @@ async def test_a_cancelled_ingest_goes_on_where_it_was(store: Store) -> None:
 KILLED = """
 import asyncio, os, signal, sys
 from mastra_nb.app import open_store
+from mastra_nb.embedders import EmbedReply
 from mastra_nb.rag.documents import Document
-from mastra_nb.rag.index import Index, Progress
+from mastra_nb.rag.index import Index
 from mastra_nb.testing import FakeEmbedder
 
 class Dies(FakeEmbedder):
-    async def embed(self, texts):
+    async def embed(self, texts, *, kind="passage"):
         if sum(map(len, self.calls)) >= 256:
             os.kill(os.getpid(), signal.SIGKILL)
         return await super().embed(texts)
@@ -245,12 +248,36 @@ async def test_words_only_needs_no_embedder(folder: Path, store: Store) -> None:
         await Index("notes", store=store, embedder=None).ingest(Document("x"))
 
 
+class Told:
+    def __init__(self) -> None:
+        self.done, self.notes, self.steps = 0, [""], [0]
+
+    def start(self, total: int | None, what: str) -> None:
+        self.what = what
+
+    def advance(self, n: int = 1) -> None:
+        self.done += n
+        self.steps.append(n)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def close(self) -> None:
+        self.notes.append("closed")
+
+
 async def test_progress_is_told_and_ends_at_all_of_it(folder: Path, store: Store) -> None:
     (folder / "empty.md").touch()
-    told: list[Progress] = []
-    report = await index(store).ingest(folder, on_progress=told.append)
-    assert (told[-1].done, told[-1].read) == (3, 3) and told[-1].chunks == report.chunks
-    assert [p.done for p in told] == sorted(p.done for p in told)
+    told, shown = Told(), Told()
+    report = await index(store).ingest(folder, progress=told)
+    assert told.done == 3 and min(told.steps) == 0 and '"notes"' in told.what
+    assert f"{report.chunks} chunks" in told.notes[-1]
+    set_progress(lambda: shown)
+    try:
+        await index(store).ingest(folder)
+    finally:
+        set_progress(None)
+    assert shown.done == 3 and shown.notes[-1] == "closed"
 
 
 async def test_what_is_asked_wrongly_says_so(folder: Path, store: Store) -> None:
@@ -376,7 +403,8 @@ async def test_a_judge_inside_a_run_is_part_of_it(store: Store) -> None:
     run = Agent(name="a", model=model, tools=[tool]).run("go")
     await run
     assert any(s.name == "judge/model" for s in run.view.spans.values())
-    assert run.view.usage.calls == 3
+    # Two turns, the judge, and the question as a vector.
+    assert run.view.usage.calls == 4
 
 
 async def test_a_model_describes_documents_once(store: Store) -> None:
@@ -412,3 +440,48 @@ async def test_nothing_hostile_is_active_where_it_is_shown(payload: str, store: 
         page = str(_html.render(shown._repr_mimebundle_()["text/markdown"]))
         assert active(page) == []
     assert len(citations(run)) == 1
+
+
+async def test_an_ingest_that_read_nothing_removes_nothing(folder: Path, store: Store) -> None:
+    notes = index(store)
+    await notes.ingest(folder)
+    empty = folder.parent / "empty"
+    empty.mkdir()
+    for sources in ((), ([],), (empty,)):
+        report = await notes.ingest(*sources, prune=True)
+        assert report.removed == 0
+        assert any("clear()" in note for note in report.notes)
+    assert len(await notes.documents()) == 2
+
+
+async def test_vectors_that_are_no_use_are_not_kept_for_the_next_time(
+    folder: Path, store: Store
+) -> None:
+    class Once(FakeEmbedder):
+        async def embed(self, texts: Any, **kind: Any) -> Any:
+            reply = await super().embed(texts)
+            row = bad if len(self.calls) == 2 else None
+            return reply if row is None else EmbedReply(rows=tuple(row for _ in texts))
+
+    for bad in (b"\0\0\xc0\x7f" * 64, b"\0" * 16):
+        notes = Index(f"x{len(bad)}", store=store, embedder=Once(name=f"fake/{len(bad)}"))
+        await notes.ingest(Document("first", source="1"))
+        with pytest.raises((SchemaError, ModelError)):
+            await notes.ingest(Document("owls", source="2"))
+        await notes.ingest(Document("owls", source="2"))
+        assert (await notes.query("owls", top_k=1))[0].text == "owls"
+
+
+@pytest.mark.parametrize("options", [{"embedder": 5}, {"chunking": 500}, {"store": "my.db"}])
+async def test_what_is_no_index_says_what_would_be_one(options: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await Index("x", **{"store": "memory://", "embedder": None, **options}).ingest(
+            Document("a")
+        )
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("question", [None, 5])
+async def test_a_question_is_a_text(store: Store, question: Any) -> None:
+    with pytest.raises(ConfigError, match="no question"):
+        await index(store).query(question)

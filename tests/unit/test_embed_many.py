@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mastra_nb.context import Context
-from mastra_nb.embedders import EmbedReply, embed_many
+from mastra_nb.embedders import Embedded, EmbedReply, embed_many
 from mastra_nb.errors import ModelError, ModelHTTPError, ModelOutputError, UsageError
 from mastra_nb.messages import Usage
 from mastra_nb.progress import set_progress
@@ -78,7 +78,7 @@ async def test_order_is_kept_and_equal_texts_are_sent_once() -> None:
     assert embedder.calls == [("b", "a"), ("c",)]
     assert reply.rows == (await FakeEmbedder().embed(texts)).rows
     assert (reply.usage.calls, reply.usage.input, reply.model) == (2, 3, "fake/words")
-    assert await embed_many(embedder, []) == EmbedReply(rows=())
+    assert await embed_many(embedder, []) == Embedded(rows=())
 
 
 async def test_a_job_that_failed_goes_on_where_it_was() -> None:
@@ -166,9 +166,9 @@ async def test_bad_options(option: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("replies", "said"),
     [
-        ([(b"\0" * 8,)], "2 texts with 1 vectors"),
+        ([(b"\0" * 8,)], "1 vectors for 2 texts"),
         ([(b"\0" * 8, b"\0" * 12)], "2 and 3 dimensions"),
-        ([(b"", b"")], "0 dimensions"),
+        ([(b"", b"")], "0 bytes"),
         ([(b"\0" * 8,) * 2, (b"\0" * 12,) * 2], "2 and 3 dimensions"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mastra_nb.embedders import EmbedReply, batches, resolve
+from mastra_nb.embedders import EmbedReply, batches, embedded, resolve
 from mastra_nb.errors import ConfigError, ModelHTTPError, ModelOutputError, NotFound
 from mastra_nb.messages import Usage
 from mastra_nb.providers._embeddings import OpenAIEmbedder, encode, read
@@ -127,3 +127,33 @@ def test_importing_loads_neither_numpy_nor_a_provider() -> None:
         "assert not {'numpy', 'httpx', 'mastra_nb.providers._base'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        None,
+        [[1.0]],
+        EmbedReply(rows=()),
+        EmbedReply(rows=(packed(1), packed(1))),
+        EmbedReply(rows=(b"12345",)),
+        EmbedReply(rows=(b"",)),
+        EmbedReply(rows=(packed(float("nan")),)),
+        EmbedReply(rows=(packed(float("inf"), float("-inf")),)),
+    ],
+)
+async def test_what_is_no_reply_is_told(reply: Any) -> None:
+    class Bad:
+        name = "my/own"
+        dimensions = None
+
+        async def embed(self, texts: Any, **kind: Any) -> Any:
+            return reply
+
+    with pytest.raises(ModelOutputError, match="my/own"):
+        await embedded(Bad(), ["a"])
+
+
+def test_an_object_that_cannot_embed_is_no_embedder() -> None:
+    with pytest.raises(ConfigError, match="int is no embedder"):
+        resolve(5)  # type: ignore[arg-type]

@@ -92,9 +92,12 @@ async def test_ollama_says_that_a_text_is_too_long() -> None:
     assert caught.value.code == "model.context_length"
 
 
-@pytest.mark.parametrize("bad", [{}, {"embeddings": 3}, {"embeddings": [[]]}, {"embeddings": ["?"]},
-                                 {"embeddings": [{"values": ["x"]}]}, {"embeddings": [{}, {}]},
-                                 {"predictions": [{}]}, {"predictions": [{"embeddings": 1}]}])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad",
+    [{}, {"embeddings": 3}, {"embeddings": [[]]}, {"embeddings": ["?"]},
+     {"embeddings": [{"values": ["x"]}]}, {"embeddings": [{}, {}]}, {"predictions": [{}]},
+     {"predictions": [{"embeddings": 1}]}],
+)  # fmt: skip
 def test_what_is_no_vector(bad: Any) -> None:
     data = json.dumps(bad).encode()
     for reader in (
