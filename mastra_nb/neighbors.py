@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
@@ -17,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mastra_nb.errors import SchemaError
+from mastra_nb.sketches import SEED, Floats, Shared, Sketch
 from mastra_nb.vectors import Metric
 
 Scalar = TypeVar("Scalar", bound=np.generic)
-Floats = NDArray[np.float32]
 Nos = NDArray[np.int64]
 Places = NDArray[np.intp]
 Keys = NDArray[np.float32] | NDArray[np.float64]
@@ -32,14 +31,13 @@ SKETCH_FROM = 4_096  # below, a scan of everything costs less than what the sket
 RECALL = 0.995
 QUERIES = 96  # of each kind that a measurement asks
 DEEP = 512
+STRANGE = 0.01  # of the queries of a measurement lie farther from the entries than is relied on
 CERTAIN = 1.64  # standard errors: what is promised holds with 95 %
 AT = 10
 BITS = (768, 1536)
 OVERSAMPLES = (20, 50, 100, 200)
-BLOCK = 8_192
 FETCHED = 1_024
 HUGE = 1e30
-SEED = 20_090
 SPARSE = 16  # numbers for each place, from which on a table of places is too large
 LONG = "vectors are too long for float32 sums"
 REDO = 0.5  # of the entries changed since: measure again
@@ -70,93 +68,6 @@ class Selection:
         return len(self.nos)
 
 
-class _Shared:
-    """Many readers or one writer; a writer who waits is let in before new readers. Nobody holds it
-    for long: a measurement takes it anew for every block.
-    """
-
-    def __init__(self) -> None:
-        self._free = threading.Condition(threading.Lock())
-        self._readers = 0
-        self._waiting = 0
-
-    @contextmanager
-    def read(self) -> Iterator[None]:
-        with self._free:
-            self._free.wait_for(lambda: not self._waiting)
-            self._readers += 1
-        try:
-            yield
-        finally:
-            with self._free:
-                self._readers -= 1
-                if not self._readers:
-                    self._free.notify_all()
-
-    @contextmanager
-    def write(self) -> Iterator[None]:
-        with self._free:
-            self._waiting += 1
-            try:
-                self._free.wait_for(lambda: not self._readers)
-            finally:
-                self._waiting -= 1
-                self._free.notify_all()
-            yield
-
-
-class _Sketch:
-    """`codes` has shape (words, capacity): one word of all entries lies in one piece."""
-
-    def __init__(self, dimension: int, bits: int, center: Floats, capacity: int) -> None:
-        random = np.random.default_rng(SEED)
-        parts: list[Floats] = []
-        while sum(part.shape[1] for part in parts) < bits:
-            width = min(dimension, bits)
-            square = random.standard_normal((dimension, width))
-            parts.append(np.linalg.qr(square)[0].astype(np.float32))
-        self.bits = bits
-        self.turn = np.ascontiguousarray(np.concatenate(parts, axis=1)[:, :bits])
-        self.shift = center @ self.turn
-        self.codes = np.zeros((bits // 64, capacity), np.uint64)
-        self.oversample = 0
-        self.recall = 0.0
-
-    def encode(self, rows: Floats) -> NDArray[np.uint64]:
-        """Shape (words, rows)."""
-        signs = (rows @ self.turn) > self.shift
-        return np.packbits(signs, axis=1).view(np.uint64).T
-
-    def grow(self, capacity: int) -> None:
-        wider = np.zeros((len(self.codes), capacity), np.uint64)
-        wider[:, : self.codes.shape[1]] = self.codes
-        self.codes = wider
-
-    def distances(self, code: NDArray[np.uint64], codes: NDArray[np.uint64]) -> NDArray[np.uint16]:
-        """Hamming distances; `codes` has shape (words, n)."""
-        n = codes.shape[1]
-        found = np.empty(n, np.uint16)
-        words = np.empty(BLOCK, np.uint64)
-        counts = np.empty(BLOCK, np.uint8)
-        three = np.empty(BLOCK, np.uint8)
-        for low in range(0, n, BLOCK):
-            high = min(low + BLOCK, n)
-            m = high - low
-            total = found[low:high]
-            for i in range(0, len(code), 3):  # three counts of at most 64 fit a byte
-                np.bitwise_xor(codes[i, low:high], code[i], out=words[:m])
-                np.bitwise_count(words[:m], out=three[:m])
-                for j in (i + 1, i + 2):
-                    np.bitwise_xor(codes[j, low:high], code[j], out=words[:m])
-                    np.bitwise_count(words[:m], out=counts[:m])
-                    np.add(three[:m], counts[:m], out=three[:m])
-                if i:
-                    np.add(total, three[:m], out=total)
-                else:
-                    total[:] = three[:m]
-        return found
-
-
 class Neighbors:
     """The nearest of many vectors. Numbers (`nos`) are the caller's, unique, in any order.
 
@@ -178,7 +89,7 @@ class Neighbors:
         self.metric = metric
         self._limit = memory_limit
         self._fetch = fetch
-        self._lock = _Shared()
+        self._lock = Shared()
         self._measuring = threading.Lock()
         self._nos: Nos = np.empty(0, np.int64)
         self._rows: Floats | None = np.empty((0, dimension), np.float32)
@@ -192,7 +103,7 @@ class Neighbors:
         self._version = 0
         self._written: list[Nos] | None = None  # while a measurement runs
         self._longest = 0.0
-        self._sketch: _Sketch | None = None
+        self._sketch: Sketch | None = None
         self._measured = 0  # entries at the last measurement
         self._changed = 0
         self._why = ""
@@ -385,9 +296,13 @@ class Neighbors:
             sketch = self._sketch
             if exact or sketch is None or count < self._worth(sketch, k, places):
                 chosen = self._scan(query, k, places)
+                scores = self._scores(chosen, query)
             else:
                 chosen = self._sketched(sketch, query, k, places)
-            scores = self._scores(chosen, query)
+                scores = self._scores(chosen, query)
+                if places is None and self._reach(scores, query) < sketch.reach:
+                    chosen = self._scan(query, k, None)
+                    scores = self._scores(chosen, query)
             if min_score is not None:
                 good = scores >= min_score
                 chosen, scores = chosen[good], scores[good]
@@ -395,7 +310,13 @@ class Neighbors:
         best = np.lexsort((nos, -scores))[:k]
         return nos[best], scores[best]
 
-    def _worth(self, sketch: _Sketch, k: int, places: Places | None) -> int:
+    def _reach(self, scores: Floats, query: Floats) -> float:
+        """How near the nearest are, whatever the length of the query."""
+        last = min(AT, len(scores))
+        reach = float(np.partition(scores, -last)[-last])
+        return reach / _length(query) if self.metric == "dotproduct" else reach
+
+    def _worth(self, sketch: Sketch, k: int, places: Places | None) -> int:
         """Entries from which on the sketch costs less than a scan of them."""
         least = sketch.oversample * max(k, AT) * 4
         return least if places is None else max(least, self._n // 10, SKETCH_FROM)
@@ -437,8 +358,7 @@ class Neighbors:
 
     def _slack(self, query: Floats) -> float:
         """Twice what float32 sums of this dimension may be off (blocked sums, Higham 2002)."""
-        length = float(np.linalg.norm(query.astype(np.float64)))
-        size = self._longest * length
+        size = self._longest * _length(query)
         if self.metric == "euclidean":
             size += self._longest**2
         kind = np.finfo(np.float32)
@@ -470,7 +390,7 @@ class Neighbors:
                 found[low : low + FETCHED] = scores
         return found
 
-    def _sketched(self, sketch: _Sketch, query: Floats, k: int, places: Places | None) -> Places:
+    def _sketched(self, sketch: Sketch, query: Floats, k: int, places: Places | None) -> Places:
         code = sketch.encode(query[None])[:, 0]
         if places is None:
             distances = sketch.distances(code, sketch.codes[:, : self._n])
@@ -506,7 +426,7 @@ class Neighbors:
         not measured starts this in a thread and scans meanwhile.
 
         The queries are entries, which do not count themselves or copies of them, and points
-        between and beside entries; what is found for others, unlike all entries, is not known.
+        beside entries. A query farther from all entries than those were is answered by a scan.
         """
         with self._measuring:
             if self._stale():
@@ -518,7 +438,7 @@ class Neighbors:
         return self.stats()
 
     def _install(
-        self, sketch: _Sketch | None, why: str, nos: Nos, codes: NDArray[np.uint64]
+        self, sketch: Sketch | None, why: str, nos: Nos, codes: NDArray[np.uint64]
     ) -> None:
         with self._lock.write():
             written = np.concatenate([*(self._written or ()), np.empty(0, np.int64)])
@@ -549,7 +469,7 @@ class Neighbors:
             if len(there):
                 yield low + there, rows
 
-    def _measure(self, nos: Nos) -> tuple[_Sketch | None, str, NDArray[np.uint64]]:
+    def _measure(self, nos: Nos) -> tuple[Sketch | None, str, NDArray[np.uint64]]:
         none = np.empty((0, 0), np.uint64)
         if self._longest**2 > HUGE:
             return None, LONG, none
@@ -560,12 +480,12 @@ class Neighbors:
         beside = sample[a] + (sample[b] - sample[c]) / 2
         asked = random.permutation(sample)[:QUERIES]
         queries = np.concatenate([asked, self._unit(beside)])
-        nearest = self._nearest(queries, len(asked), nos)
+        nearest, reaches = self._nearest(queries, len(asked), nos)
         if not any(len(at) for at in nearest[: len(asked)]):
             return None, "entries are copies of few, so nothing could be measured", none
         least = 0.0
         for bits in BITS:
-            sketch = _Sketch(self.dimension, bits, sample.mean(axis=0), 0)
+            sketch = Sketch(self.dimension, bits, sample.mean(axis=0), 0)
             codes = np.zeros((bits // 64, len(nos)), np.uint64)
             for at, rows in self._blocks(nos):
                 codes[:, at] = sketch.encode(rows)
@@ -581,15 +501,16 @@ class Neighbors:
                 least = min(mean - CERTAIN * error for mean, error in measured)
                 if least >= RECALL:
                     sketch.oversample = oversample
+                    sketch.reach = float(np.quantile(reaches, STRANGE))
                     sketch.recall = recall = min(mean for mean, _ in measured)
                     why = f"{bits} bits find {recall:.1%} of the nearest {AT} in {len(nos):,}"
                     return sketch, why, codes
         why = f"the sketch finds for certain only {least:.1%} of the nearest {AT} in these vectors"
         return None, why, none
 
-    def _nearest(self, queries: Floats, entries: int, nos: Nos) -> list[Places]:
+    def _nearest(self, queries: Floats, entries: int, nos: Nos) -> tuple[list[Places], list[float]]:
         """Where in `nos` the nearest of each query are, one of every set of copies. The first
-        `entries` are entries: neither they nor their copies count.
+        `entries` are entries: neither they nor their copies count. And the reaches.
         """
         keys = np.empty((len(queries), 0), np.float32)
         places = np.empty((len(queries), 0), np.intp)
@@ -603,7 +524,8 @@ class Neighbors:
                 best = np.argpartition(keys, -DEEP, axis=1)[:, -DEEP:]
                 keys = np.take_along_axis(keys, best, 1)
                 places = np.take_along_axis(places, best, 1)
-        found = []
+        found: list[Places] = []
+        reaches: list[float] = []
         for i, query in enumerate(queries):
             order = np.argsort(-keys[i], kind="stable")
             mine, slack = keys[i][order], self._slack(query)
@@ -613,8 +535,18 @@ class Neighbors:
                 own = float(query @ query)
                 own -= own / 2 if self.metric == "euclidean" else 0
                 first &= np.abs(mine - own) > slack
-            found.append(places[i][order[first][:AT]])
-        return found
+            near = order[first][:AT]
+            found.append(places[i][near])
+            if len(near):
+                reaches.append(self._reach(self._of_keys(keys[i][near], query), query))
+        return found, reaches
+
+    def _of_keys(self, keys: Floats, query: Floats) -> Floats:
+        """Scores, as exact as the keys are."""
+        if self.metric != "euclidean":
+            return keys
+        scores: Floats = 1 / (1 + np.sqrt(np.maximum(float(query @ query) - 2 * keys, 0)))
+        return scores
 
     def stats(self) -> EngineStats:
         sketch = self._sketch
@@ -639,6 +571,10 @@ def _wider(array: NDArray[Scalar], keep: int, capacity: int) -> NDArray[Scalar]:
     wider = np.zeros((capacity, *array.shape[1:]), array.dtype)
     wider[:keep] = array[:keep]
     return wider
+
+
+def _length(query: Floats) -> float:
+    return float(np.linalg.norm(query.astype(np.float64))) or 1.0
 
 
 def _piece(places: Places) -> slice | None:
