@@ -319,7 +319,7 @@ class Neighbors:
     def _worth(self, sketch: Sketch, k: int, places: Places | None) -> int:
         """Entries from which on the sketch costs less than a scan of them."""
         least = sketch.oversample * max(k, AT) * 4
-        return least if places is None else max(least, self._n // 10, SKETCH_FROM)
+        return least if places is None else max(least, SKETCH_FROM)
 
     def _scan(self, query: Floats, k: int, places: Places | None) -> Places:
         """Places of the best k, and of all that may be as good but for rounding."""
@@ -487,11 +487,13 @@ class Neighbors:
         for bits in BITS:
             sketch = Sketch(self.dimension, bits, sample.mean(axis=0), 0)
             codes = np.zeros((bits // 64, len(nos)), np.uint64)
+            there = np.zeros(len(nos), np.bool_)
             for at, rows in self._blocks(nos):
-                codes[:, at] = sketch.encode(rows)
+                codes[:, at], there[at] = sketch.encode(rows), True
             asking = sketch.encode(queries)
             ahead = []
             for i, at in enumerate(nearest):
+                at = at[there[at]]
                 distances = sketch.distances(asking[:, i], codes)
                 below = np.concatenate(([0], np.cumsum(np.bincount(distances))))
                 ahead.append(below[distances[at]])

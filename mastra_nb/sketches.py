@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-BLOCK = 8_192
+BLOCK = 32_768
 SEED = 20_090
 
 
