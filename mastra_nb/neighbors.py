@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
@@ -17,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mastra_nb.errors import SchemaError
+from mastra_nb.sketches import SEED, Floats, Shared, Sketch
 from mastra_nb.vectors import Metric
 
 Scalar = TypeVar("Scalar", bound=np.generic)
-Floats = NDArray[np.float32]
 Nos = NDArray[np.int64]
 Places = NDArray[np.intp]
 Keys = NDArray[np.float32] | NDArray[np.float64]
@@ -30,14 +29,17 @@ Fetch = Callable[[Nos], Floats]
 MEMORY_LIMIT = 2 * 1024**3
 SKETCH_FROM = 4_096  # below, a scan of everything costs less than what the sketch adds to it
 RECALL = 0.995
-QUERIES = 64
+QUERIES = 96  # of each kind that a measurement asks
+DEEP = 512
+STRANGE = 0.01  # of the queries of a measurement lie farther from the entries than is relied on
+CERTAIN = 1.64  # standard errors: what is promised holds with 95 %
 AT = 10
 BITS = (768, 1536)
 OVERSAMPLES = (20, 50, 100, 200)
-BLOCK = 8_192
 FETCHED = 1_024
 HUGE = 1e30
-SEED = 20_090
+SPARSE = 16  # numbers for each place, from which on a table of places is too large
+LONG = "vectors are too long for float32 sums"
 REDO = 0.5  # of the entries changed since: measure again
 
 
@@ -66,85 +68,6 @@ class Selection:
         return len(self.nos)
 
 
-class _Shared:
-    """Many readers or one writer. A waiting writer lets readers pass: a measurement reads for a
-    second, and no query should wait behind a writer who waits for it.
-    """
-
-    def __init__(self) -> None:
-        self._free = threading.Condition(threading.Lock())
-        self._readers = 0
-
-    @contextmanager
-    def read(self) -> Iterator[None]:
-        with self._free:
-            self._readers += 1
-        try:
-            yield
-        finally:
-            with self._free:
-                self._readers -= 1
-                if not self._readers:
-                    self._free.notify_all()
-
-    @contextmanager
-    def write(self) -> Iterator[None]:
-        with self._free:
-            self._free.wait_for(lambda: not self._readers)
-            yield
-
-
-class _Sketch:
-    """`codes` has shape (words, capacity): one word of all entries lies in one piece."""
-
-    def __init__(self, dimension: int, bits: int, center: Floats, capacity: int) -> None:
-        random = np.random.default_rng(SEED)
-        parts: list[Floats] = []
-        while sum(part.shape[1] for part in parts) < bits:
-            width = min(dimension, bits)
-            square = random.standard_normal((dimension, width))
-            parts.append(np.linalg.qr(square)[0].astype(np.float32))
-        self.bits = bits
-        self.turn = np.ascontiguousarray(np.concatenate(parts, axis=1)[:, :bits])
-        self.shift = center @ self.turn
-        self.codes = np.zeros((bits // 64, capacity), np.uint64)
-        self.oversample = 0
-        self.recall = 0.0
-
-    def encode(self, rows: Floats) -> NDArray[np.uint64]:
-        """Shape (words, rows)."""
-        signs = (rows @ self.turn) > self.shift
-        return np.packbits(signs, axis=1).view(np.uint64).T
-
-    def grow(self, capacity: int) -> None:
-        wider = np.zeros((len(self.codes), capacity), np.uint64)
-        wider[:, : self.codes.shape[1]] = self.codes
-        self.codes = wider
-
-    def distances(self, code: NDArray[np.uint64], n: int) -> NDArray[np.uint16]:
-        """Hamming distances of the first `n` entries."""
-        found = np.empty(n, np.uint16)
-        words = np.empty(BLOCK, np.uint64)
-        counts = np.empty(BLOCK, np.uint8)
-        three = np.empty(BLOCK, np.uint8)
-        for low in range(0, n, BLOCK):
-            high = min(low + BLOCK, n)
-            m = high - low
-            total = found[low:high]
-            for i in range(0, len(code), 3):  # three counts of at most 64 fit a byte
-                np.bitwise_xor(self.codes[i, low:high], code[i], out=words[:m])
-                np.bitwise_count(words[:m], out=three[:m])
-                for j in (i + 1, i + 2):
-                    np.bitwise_xor(self.codes[j, low:high], code[j], out=words[:m])
-                    np.bitwise_count(words[:m], out=counts[:m])
-                    np.add(three[:m], counts[:m], out=three[:m])
-                if i:
-                    np.add(total, three[:m], out=total)
-                else:
-                    total[:] = three[:m]
-        return found
-
-
 class Neighbors:
     """The nearest of many vectors. Numbers (`nos`) are the caller's, unique, in any order.
 
@@ -166,7 +89,7 @@ class Neighbors:
         self.metric = metric
         self._limit = memory_limit
         self._fetch = fetch
-        self._lock = _Shared()
+        self._lock = Shared()
         self._measuring = threading.Lock()
         self._nos: Nos = np.empty(0, np.int64)
         self._rows: Floats | None = np.empty((0, dimension), np.float32)
@@ -174,10 +97,13 @@ class Neighbors:
         self._alive = np.empty(0, np.bool_)
         self._n = 0  # places in use, dead ones too
         self._dead = 0
-        self._order: Places | None = None  # None: the numbers ascend
+        self._base = 0
+        self._table: NDArray[np.int32] | None = np.empty(0, np.int32)  # of number - base: place
+        self._order: Places = np.empty(0, np.intp)  # without a table; made when it is asked for
         self._version = 0
+        self._written: list[Nos] | None = None  # while a measurement runs
         self._longest = 0.0
-        self._sketch: _Sketch | None = None
+        self._sketch: Sketch | None = None
         self._measured = 0  # entries at the last measurement
         self._changed = 0
         self._why = ""
@@ -209,14 +135,15 @@ class Neighbors:
             if len(new):
                 places[new] = np.arange(self._n, self._n + len(new))
                 fresh = nos[new]
-                if self._order is not None or (self._n and fresh[0] < self._nos[self._n - 1]):
-                    self._order = np.empty(0, np.intp)  # to be made when it is asked for
                 self._nos[self._n : self._n + len(new)] = fresh
+                self._tabulate(fresh, places[new])
                 self._n += len(new)
                 self._dead += len(new)
             self._dead -= int(np.count_nonzero(~self._alive[places]))
             self._alive[places] = True
             self._store(places, rows)
+            if self._written is not None:
+                self._written.append(nos)
             self._touched(len(nos))
 
     def remove(self, nos: Nos) -> None:
@@ -247,7 +174,10 @@ class Neighbors:
             self._rows[places] = rows
         squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
         self._longest = max(self._longest, float(np.sqrt(squares.max())))
-        self._half[places] = squares / 2
+        if self.metric == "euclidean":
+            self._half[places] = np.minimum(squares / 2, np.finfo(np.float32).max)
+        if self._longest**2 > HUGE:
+            self._sketch, self._why = None, LONG
         if self._sketch is not None:
             self._sketch.codes[:, places] = self._sketch.encode(rows)
 
@@ -280,22 +210,45 @@ class Neighbors:
         if self._sketch is not None:
             self._sketch.codes = self._sketch.codes[:, live]
         self._n, self._dead = len(live), 0
-        if self._order is not None:
-            self._order = np.empty(0, np.intp)
+        self._order = np.empty(0, np.intp)
+        if self._table is not None:
+            self._table.fill(-1)
+            self._table[self._nos - self._base] = np.arange(self._n)
 
     # Places of numbers
 
+    def _tabulate(self, nos: Nos, places: Places) -> None:
+        """`nos` ascend."""
+        table = self._table
+        if table is None:
+            return
+        base = self._base if len(table) else int(nos[0])
+        low, high = min(base, int(nos[0])), max(base + len(table), int(nos[-1]) + 1)
+        if high - low > len(table):
+            if high - low > SPARSE * max(len(self._nos), SKETCH_FROM):
+                self._table = None
+                return
+            wider = np.full((high - low) * 3 // 2, -1, np.int32)
+            wider[base - low : base - low + len(table)] = table
+            self._table, self._base = wider, low
+        assert self._table is not None
+        self._table[nos - self._base] = places
+
     def _places(self, nos: Nos) -> Places:
         """Where ascending numbers are, dead or alive; -1 for what is nowhere."""
-        known = self._nos[: self._n]
-        if not len(known):
+        if not self._n or not len(nos):
             return np.full(len(nos), -1, np.intp)
+        table = self._table
+        if table is not None:
+            low, high = np.searchsorted(nos, (self._base, self._base + len(table)))
+            places = np.full(len(nos), -1, np.intp)
+            places[low:high] = table[nos[low:high] - self._base]
+            return places
+        known = self._nos[: self._n]
         order = self._order
-        if order is not None and len(order) != self._n:
+        if len(order) != self._n:
             order = self._order = np.argsort(known, kind="stable")
-        at = np.minimum(np.searchsorted(known, nos, sorter=order), self._n - 1)
-        if order is not None:
-            at = order[at]
+        at = order[np.minimum(np.searchsorted(known, nos, sorter=order), self._n - 1)]
         return np.where(known[at] == nos, at, -1)
 
     def select(self, nos: Nos) -> Selection:
@@ -343,9 +296,13 @@ class Neighbors:
             sketch = self._sketch
             if exact or sketch is None or count < self._worth(sketch, k, places):
                 chosen = self._scan(query, k, places)
+                scores = self._scores(chosen, query)
             else:
                 chosen = self._sketched(sketch, query, k, places)
-            scores = self._scores(chosen, query)
+                scores = self._scores(chosen, query)
+                if places is None and self._reach(scores, query) < sketch.reach:
+                    chosen = self._scan(query, k, None)
+                    scores = self._scores(chosen, query)
             if min_score is not None:
                 good = scores >= min_score
                 chosen, scores = chosen[good], scores[good]
@@ -353,10 +310,16 @@ class Neighbors:
         best = np.lexsort((nos, -scores))[:k]
         return nos[best], scores[best]
 
-    def _worth(self, sketch: _Sketch, k: int, places: Places | None) -> int:
+    def _reach(self, scores: Floats, query: Floats) -> float:
+        """How near the nearest are, whatever the length of the query."""
+        last = min(AT, len(scores))
+        reach = float(np.partition(scores, -last)[-last])
+        return reach / _length(query) if self.metric == "dotproduct" else reach
+
+    def _worth(self, sketch: Sketch, k: int, places: Places | None) -> int:
         """Entries from which on the sketch costs less than a scan of them."""
         least = sketch.oversample * max(k, AT) * 4
-        return least if places is None else max(least, self._n // 10, SKETCH_FROM)
+        return least if places is None else max(least, SKETCH_FROM)
 
     def _scan(self, query: Floats, k: int, places: Places | None) -> Places:
         """Places of the best k, and of all that may be as good but for rounding."""
@@ -370,10 +333,11 @@ class Neighbors:
         euclidean = self.metric == "euclidean"
         if self._longest * max(self._longest, float(np.abs(query).max()), 1.0) > HUGE:
             return self._wide_keys(query, np.arange(self._n) if places is None else places)
-        if places is None:
-            assert self._rows is not None
-            keys: Floats = self._rows[: self._n] @ query
-            return keys - self._half[: self._n] if euclidean else keys
+        piece = slice(0, self._n) if places is None else _piece(places)
+        if piece is not None and self._rows is not None:
+            keys: Floats = self._rows[piece] @ query
+            return keys - self._half[piece] if euclidean else keys
+        assert places is not None
         found = np.empty(len(places), np.float32)
         for low in range(0, len(places), FETCHED):
             part = places[low : low + FETCHED]
@@ -394,11 +358,13 @@ class Neighbors:
 
     def _slack(self, query: Floats) -> float:
         """Twice what float32 sums of this dimension may be off (blocked sums, Higham 2002)."""
-        length = float(np.linalg.norm(query.astype(np.float64)))
-        size = self._longest * length
+        size = self._longest * _length(query)
         if self.metric == "euclidean":
             size += self._longest**2
-        return size * float(np.finfo(np.float32).eps) * (16 + self.dimension / 8)
+        kind = np.finfo(np.float32)
+        return size * float(kind.eps) * (16 + self.dimension / 8) + self.dimension * float(
+            kind.tiny
+        )
 
     def _gather(self, places: Places) -> Floats:
         if self._rows is not None:
@@ -420,14 +386,20 @@ class Neighbors:
                 scores = (rows * target).sum(axis=1)
                 if self.metric == "cosine":
                     scores = np.clip(scores, -1, 1)
-            found[low : low + FETCHED] = scores
+            with np.errstate(over="ignore"):
+                found[low : low + FETCHED] = scores
         return found
 
-    def _sketched(self, sketch: _Sketch, query: Floats, k: int, places: Places | None) -> Places:
-        distances = sketch.distances(sketch.encode(query[None])[:, 0], self._n)
-        if places is not None:
-            distances = distances[places]
-        elif self._dead:
+    def _sketched(self, sketch: Sketch, query: Floats, k: int, places: Places | None) -> Places:
+        code = sketch.encode(query[None])[:, 0]
+        if places is None:
+            distances = sketch.distances(code, sketch.codes[:, : self._n])
+        elif places[-1] - places[0] < 4 * len(places):
+            low, high = int(places[0]), int(places[-1]) + 1
+            distances = sketch.distances(code, sketch.codes[:, low:high])[places - low]
+        else:
+            distances = sketch.distances(code, sketch.codes.take(places, axis=1))
+        if places is None and self._dead:
             distances[~self._alive[: self._n]] = sketch.bits + 1
         wanted = sketch.oversample * max(k, AT)
         bound = np.partition(distances, wanted - 1)[wanted - 1]
@@ -450,74 +422,139 @@ class Neighbors:
             threading.Thread(target=self.calibrate, name="mastra_nb-calibrate", daemon=True).start()
 
     def calibrate(self) -> EngineStats:
-        """Measure the sketch on entries that are there and keep it if it is good enough. A search
-        of a large index that was not measured starts this in a thread and scans meanwhile.
+        """Measure the sketch and keep it if it is good enough. A search of a large index that was
+        not measured starts this in a thread and scans meanwhile.
+
+        The queries are entries, which do not count themselves or copies of them, and points
+        beside entries. A query farther from all entries than those were is answered by a scan.
         """
-        with self._measuring, self._lock.read():
+        with self._measuring:
             if self._stale():
-                sketch, why = self._measure()
-                self._sketch, self._why = sketch, why
-                self._measured, self._changed = len(self), 0
+                with self._lock.read():
+                    nos = np.sort(self._nos[: self._n][self._alive[: self._n]])
+                    self._written, self._changed = [], 0
+                sketch, why, codes = self._measure(nos)
+                self._install(sketch, why, nos, codes)
         return self.stats()
 
-    def _measure(self) -> tuple[_Sketch | None, str]:
-        live = np.flatnonzero(self._alive[: self._n])
-        random = np.random.default_rng(SEED)
-        asked = np.sort(random.choice(live, min(QUERIES, len(live)), replace=False))
-        queries = self._gather(asked)
-        nearest = self._nearest(queries, np.searchsorted(live, asked), live)
-        if not nearest:
-            return None, "entries are copies of few, so nothing could be measured"
-        some = np.sort(random.choice(live, min(4096, len(live)), replace=False))
-        center = self._gather(some).mean(axis=0)
-        recall = 0.0
-        for bits in BITS:
-            sketch = _Sketch(self.dimension, bits, center, len(self._nos))
-            for low in range(0, len(live), FETCHED):
-                part = live[low : low + FETCHED]
-                sketch.codes[:, part] = sketch.encode(self._gather(part))
-            codes = sketch.encode(queries)
-            ranks = []
-            for i, places in nearest:
-                distances = sketch.distances(codes[:, i], self._n)
-                others = np.sort(distances[live])
-                ranks.append(np.searchsorted(others, distances[places]))
-            ahead = np.concatenate(ranks)
-            for oversample in OVERSAMPLES:
-                recall = float(np.mean(ahead < oversample * AT))
-                if recall >= RECALL:
-                    sketch.oversample, sketch.recall = oversample, recall
-                    why = f"{bits} bits find {recall:.1%} of the nearest {AT} in {len(live):,}"
-                    return sketch, why
-        return None, f"the sketch finds only {recall:.1%} of the nearest {AT} in these vectors"
+    def _install(
+        self, sketch: Sketch | None, why: str, nos: Nos, codes: NDArray[np.uint64]
+    ) -> None:
+        with self._lock.write():
+            written = np.concatenate([*(self._written or ()), np.empty(0, np.int64)])
+            self._written, self._measured = None, len(nos)
+            if self._longest**2 > HUGE:
+                sketch, why = None, LONG
+            if sketch is not None:
+                sketch.codes = np.zeros((len(codes), len(self._nos)), np.uint64)
+                places = self._places(nos)
+                there = places >= 0
+                sketch.codes[:, places[there]] = codes[:, there]
+                places = self._places(np.unique(written))
+                places = places[places >= 0]
+                places = places[self._alive[places]]
+                for low in range(0, len(places), FETCHED):
+                    part = places[low : low + FETCHED]
+                    sketch.codes[:, part] = sketch.encode(self._gather(part))
+            self._sketch, self._why = sketch, why
 
-    def _nearest(self, queries: Floats, asked: Places, live: Places) -> list[tuple[int, Places]]:
-        """The nearest of each query, one of every set of copies, and none as near as the query
-        itself: a sketch that finds copies has shown nothing.
+    def _blocks(self, nos: Nos) -> Iterator[tuple[Places, Floats]]:
+        """Where in `nos`, and the rows there; those that are gone meanwhile are left out."""
+        for low in range(0, len(nos), FETCHED):
+            with self._lock.read():
+                places = self._places(nos[low : low + FETCHED])
+                there = np.flatnonzero(places >= 0)
+                there = there[self._alive[places[there]]]
+                rows = self._gather(places[there])
+            if len(there):
+                yield low + there, rows
+
+    def _measure(self, nos: Nos) -> tuple[Sketch | None, str, NDArray[np.uint64]]:
+        none = np.empty((0, 0), np.uint64)
+        if self._longest**2 > HUGE:
+            return None, LONG, none
+        random = np.random.default_rng(SEED)
+        some = np.sort(random.choice(nos, min(SKETCH_FROM, len(nos)), replace=False))
+        sample = np.concatenate([rows for _, rows in self._blocks(some)])
+        a, b, c = random.integers(0, len(sample), (3, QUERIES))
+        beside = sample[a] + (sample[b] - sample[c]) / 2
+        asked = random.permutation(sample)[:QUERIES]
+        queries = np.concatenate([asked, self._unit(beside)])
+        nearest, reaches = self._nearest(queries, len(asked), nos)
+        if not any(len(at) for at in nearest[: len(asked)]):
+            return None, "entries are copies of few, so nothing could be measured", none
+        least = 0.0
+        for bits in BITS:
+            sketch = Sketch(self.dimension, bits, sample.mean(axis=0), 0)
+            codes = np.zeros((bits // 64, len(nos)), np.uint64)
+            there = np.zeros(len(nos), np.bool_)
+            for at, rows in self._blocks(nos):
+                codes[:, at], there[at] = sketch.encode(rows), True
+            asking = sketch.encode(queries)
+            ahead = []
+            for i, at in enumerate(nearest):
+                at = at[there[at]]
+                distances = sketch.distances(asking[:, i], codes)
+                below = np.concatenate(([0], np.cumsum(np.bincount(distances))))
+                ahead.append(below[distances[at]])
+            for oversample in OVERSAMPLES:
+                kinds = (ahead[: len(asked)], ahead[len(asked) :])
+                measured = [_recall(kind, oversample * AT) for kind in kinds]
+                least = min(mean - CERTAIN * error for mean, error in measured)
+                if least >= RECALL:
+                    sketch.oversample = oversample
+                    sketch.reach = float(np.quantile(reaches, STRANGE))
+                    sketch.recall = recall = min(mean for mean, _ in measured)
+                    why = f"{bits} bits find {recall:.1%} of the nearest {AT} in {len(nos):,}"
+                    return sketch, why, codes
+        why = f"the sketch finds for certain only {least:.1%} of the nearest {AT} in these vectors"
+        return None, why, none
+
+    def _nearest(self, queries: Floats, entries: int, nos: Nos) -> tuple[list[Places], list[float]]:
+        """Where in `nos` the nearest of each query are, one of every set of copies. The first
+        `entries` are entries: neither they nor their copies count. And the reaches.
         """
-        keys = np.empty((len(live), len(queries)), np.float32)
-        half = self._half if self.metric == "euclidean" else np.zeros_like(self._half)
-        for low in range(0, len(live), FETCHED):
-            part = live[low : low + FETCHED]
-            rows = self._gather(part)
-            keys[low : low + FETCHED] = rows @ queries.T - half[part, None]
-        found = []
+        keys = np.empty((len(queries), 0), np.float32)
+        places = np.empty((len(queries), 0), np.intp)
+        for at, rows in self._blocks(nos):
+            new = queries @ rows.T
+            if self.metric == "euclidean":
+                new -= np.einsum("ij,ij->i", rows, rows) / 2
+            keys = np.concatenate([keys, new], axis=1)
+            places = np.concatenate([places, np.broadcast_to(at, new.shape)], axis=1)
+            if keys.shape[1] > DEEP:
+                best = np.argpartition(keys, -DEEP, axis=1)[:, -DEEP:]
+                keys = np.take_along_axis(keys, best, 1)
+                places = np.take_along_axis(places, best, 1)
+        found: list[Places] = []
+        reaches: list[float] = []
         for i, query in enumerate(queries):
-            best = np.argsort(-keys[:, i], kind="stable")
-            first = np.ones(len(best), np.bool_)
-            gaps = -np.diff(keys[best, i])
-            first[1:] = gaps > self._slack(query)
-            copies = int(np.searchsorted(-keys[best, i], -keys[asked[i], i] + self._slack(query)))
-            first[:copies] = False
-            if first.any():
-                found.append((i, live[best[first][:AT]]))
-        return found
+            order = np.argsort(-keys[i], kind="stable")
+            mine, slack = keys[i][order], self._slack(query)
+            first = np.ones(len(order), np.bool_)
+            first[1:] = -np.diff(mine) > slack
+            if i < entries:
+                own = float(query @ query)
+                own -= own / 2 if self.metric == "euclidean" else 0
+                first &= np.abs(mine - own) > slack
+            near = order[first][:AT]
+            found.append(places[i][near])
+            if len(near):
+                reaches.append(self._reach(self._of_keys(keys[i][near], query), query))
+        return found, reaches
+
+    def _of_keys(self, keys: Floats, query: Floats) -> Floats:
+        """Scores, as exact as the keys are."""
+        if self.metric != "euclidean":
+            return keys
+        scores: Floats = 1 / (1 + np.sqrt(np.maximum(float(query @ query) - 2 * keys, 0)))
+        return scores
 
     def stats(self) -> EngineStats:
         sketch = self._sketch
         memory = self._nos.nbytes + self._half.nbytes + self._alive.nbytes
         memory += 0 if self._rows is None else self._rows.nbytes
-        memory += 0 if self._order is None else self._order.nbytes
+        memory += self._order.nbytes + (0 if self._table is None else self._table.nbytes)
         if sketch is None:
             why = self._why or (
                 f"fewer than {SKETCH_FROM:,} entries"
@@ -536,6 +573,24 @@ def _wider(array: NDArray[Scalar], keep: int, capacity: int) -> NDArray[Scalar]:
     wider = np.zeros((capacity, *array.shape[1:]), array.dtype)
     wider[:keep] = array[:keep]
     return wider
+
+
+def _length(query: Floats) -> float:
+    return float(np.linalg.norm(query.astype(np.float64))) or 1.0
+
+
+def _piece(places: Places) -> slice | None:
+    """Ascending places that lie side by side."""
+    low, high = int(places[0]), int(places[-1]) + 1
+    return slice(low, high) if high - low == len(places) else None
+
+
+def _recall(ahead: list[NDArray[np.int64]], within: int) -> tuple[float, float]:
+    """Mean and standard error over the queries; `ahead` is how many lie before each neighbour."""
+    shares = np.array([np.mean(each < within) for each in ahead if len(each)])
+    if len(shares) < 2:
+        return 1.0, 0.0
+    return float(shares.mean()), float(shares.std(ddof=1) / np.sqrt(len(shares)))
 
 
 def _best(keys: Keys, k: int, slack: float) -> Places:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from mastra_nb import conditions
-from mastra_nb.neighbors import Neighbors, Selection
+from mastra_nb.neighbors import SKETCH_FROM, Neighbors, Selection
 from mastra_nb.stores import _vec
 from mastra_nb.stores import _vector_rows as rows
 from mastra_nb.stores import _vector_rules as vector_rules
@@ -141,7 +141,7 @@ class Search:
         )  # fmt: skip
         if self._chosen is None:
             question.candidates = len(neighbors)
-        elif now.engine == "sketch" and len(self._chosen) < now.count // 10:
+        elif now.engine == "sketch" and len(self._chosen) < SKETCH_FROM:
             question.engine, question.why = "exact", "the filter leaves few"
         return dict(zip(nos.tolist(), map(float, scores), strict=True))
 

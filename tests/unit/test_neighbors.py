@@ -142,7 +142,7 @@ def test_what_has_no_structure_is_scanned(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(neighbors, "OVERSAMPLES", (20,))
     random = np.random.default_rng(0)
     engine = Neighbors(384, "cosine")
-    engine.put(np.arange(30_000), random.standard_normal((30_000, 384)).astype(np.float32))
+    engine.put(np.arange(15_000), random.standard_normal((15_000, 384)).astype(np.float32))
     stats = engine.calibrate()
     assert stats.engine == "exact" and stats.recall is None and "only" in stats.why
 
@@ -179,8 +179,8 @@ def test_it_measures_again_when_much_has_changed(monkeypatch: pytest.MonkeyPatch
     engine.put(np.arange(6_000), clustered(6_000, 384))
     assert engine.calibrate().engine == "sketch"
     random = np.random.default_rng(0)
-    noise = random.standard_normal((40_000, 384)).astype(np.float32)
-    engine.put(np.arange(6_000, 46_000), noise)
+    noise = random.standard_normal((12_000, 384)).astype(np.float32)
+    engine.put(np.arange(6_000, 18_000), noise)
     assert engine.calibrate().engine == "exact"
 
 
@@ -243,6 +243,49 @@ def test_searches_beside_a_writer_see_whole_rows() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_query_unlike_all_entries_is_answered_by_a_scan() -> None:
+    engine = Neighbors(64, "cosine")
+    engine.put(np.arange(12_000), clustered(12_000))
+    assert engine.calibrate().engine == "sketch"
+    assert overlap(engine, clustered(20, seed=5)) == 1
+
+
+def test_entries_come_and_go_while_it_is_measured() -> None:
+    rows = clustered(20_000)
+    engine = Neighbors(64, "cosine")
+    engine.put(np.arange(12_000), rows[:12_000])
+    measuring = threading.Thread(target=engine.calibrate)
+    measuring.start()
+    i = 0
+    while measuring.is_alive() or i < 20:
+        engine.remove(np.arange(200 * (i % 20), 200 * (i % 20) + 150))
+        engine.put(
+            np.arange(20_000 + 10 * i, 20_010 + 10 * i), rows[12_000 + 10 * (i % 800) :][:10]
+        )
+        i += 1
+    measuring.join()
+    assert engine.stats().engine == "sketch"
+    assert overlap(engine, clustered(40) + np.float32(0.2)) >= 0.98
+    newest = rows[12_000 + 10 * ((i - 1) % 800)]
+    assert 20_000 + 10 * (i - 1) in engine.search(newest, 1 + i // 800)[0]
+
+
+def test_numbers_far_apart_and_in_no_order() -> None:
+    random = np.random.default_rng(0)
+    nos = random.permutation(np.concatenate([np.arange(-40, 40), 2**40 * np.arange(1, 60)]))
+    rows = random.standard_normal((len(nos), 8)).astype(np.float32)
+    engine = Neighbors(8, "cosine")
+    for low in range(0, len(nos), 20):
+        engine.put(nos[low : low + 20], rows[low : low + 20])
+    engine.put(nos[:5], rows[5:10])
+    engine.remove(nos[5:10])
+    assert len(engine) == len(nos) - 5
+    for no, row in zip(nos[10:], rows[10:], strict=True):
+        assert engine.search(row, 1)[0].tolist() == [no]
+        within = engine.select(nos[10:])
+        assert engine.search(row, 1, within=within)[0].tolist() == [no]
 
 
 def test_a_wrong_shape_is_named() -> None:
