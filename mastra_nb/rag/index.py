@@ -15,7 +15,7 @@ import msgspec
 
 from mastra_nb import plugins
 from mastra_nb.embedders import Embedder, embed_many, resolve
-from mastra_nb.errors import ConfigError, Conflict, MissingExtra, NotFound, SchemaError
+from mastra_nb.errors import ConfigError, Conflict, MissingExtra, NotFound, SchemaError, UsageError
 from mastra_nb.messages import Usage
 from mastra_nb.progress import Progress, Silent, new_progress
 from mastra_nb.rag.chunking import Chunk, Chunking
@@ -228,10 +228,13 @@ class Index:
         """The best passages for `text`. `filter` holds before the search. `rerank` is a Reranker,
         a model, another embedder or a function of Hits; `min_score` is a bound on the similarity.
 
-        Raises NotFound for an index nobody has made, ConfigError for a filter or a mode.
+        Raises NotFound for an index nobody has made, ConfigError for a filter or a mode, UsageError
+        for a question without words.
         """
         if not isinstance(text, str):
             raise ConfigError(f"a {type(text).__name__} is no question", hint="give a str")
+        if not clean(text).strip():
+            raise UsageError("the question is empty", hint="ask with words")
         if mode not in MODES:
             raise ConfigError(f'there is no mode "{mode}"', hint=f"one of {', '.join(MODES)}")
         info = await self._describe()

@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 from mastra_nb import Agent, Mastra
 from mastra_nb.app import open_store
 from mastra_nb.embedders import EmbedReply
-from mastra_nb.errors import ConfigError, Conflict, ModelError, NotFound, SchemaError
+from mastra_nb.errors import ConfigError, Conflict, ModelError, NotFound, SchemaError, UsageError
 from mastra_nb.messages import ToolResult
 from mastra_nb.models import ModelRequest
 from mastra_nb.progress import set_progress
@@ -287,6 +287,8 @@ async def test_what_is_asked_wrongly_says_so(folder: Path, store: Store) -> None
     with pytest.raises(NotFound, match="nowhere"):
         await notes.ingest(folder / "nowhere")
     await notes.ingest(folder)
+    with pytest.raises(UsageError, match="question is empty"):
+        await notes.query(" \n")
     with pytest.raises(ConfigError, match="no mode"):
         await notes.query("x", mode="magic")  # type: ignore[arg-type]
     with pytest.raises(ConfigError):
