@@ -342,6 +342,7 @@ class _Ingest:
         self.chunks = self.embedded = self.told = 0
         self.usage = Usage()
         self.dimension = 0
+        self.source = ""
 
     async def run(self, found: AsyncIterator[Item | Failed], *, prune: bool) -> Ingested:
         began, index = time.perf_counter(), self.index
@@ -460,7 +461,7 @@ class _Ingest:
                 texts,
                 cache=index.store.embeddings,
                 dimension=self.dimension,
-                progress=Silent(),
+                progress=_Embedding(self),
             )
             if self.dimension and reply.dimensions != self.dimension:
                 raise SchemaError(
@@ -495,9 +496,13 @@ class _Ingest:
 
     def _report(self, source: str) -> None:
         done = sum(self.counts.values()) + len(self.failed)
-        self.progress.note(f"{self.chunks:,} chunks, {source}")
+        self.source = source
+        self.say()
         self.progress.advance(done - self.told)
         self.told = done
+
+    def say(self, embedded: int = 0) -> None:
+        self.progress.note(f"{self.chunks + embedded:,} chunks {self.source}".rstrip())
 
     async def _prune(self) -> None:
         lost = tuple(f.source for f in self.failed)
@@ -510,6 +515,17 @@ class _Ingest:
         if gone:
             await self.index.delete(*gone)
         self.counts["removed"] = len(gone)
+
+
+class _Embedding(Silent):
+    """A batch may take minutes in a model on this machine: its chunks are told as they are made."""
+
+    def __init__(self, ingest: _Ingest) -> None:
+        self._ingest, self._done = ingest, 0
+
+    def advance(self, n: int = 1) -> None:
+        self._done += n
+        self._ingest.say(self._done)
 
 
 def _key(source: str) -> str:
