@@ -13,9 +13,17 @@ from typing import Any, Literal
 
 import msgspec
 
-from mastra_nb import plugins
+from mastra_nb import plugins, portal
 from mastra_nb.embedders import Embedder, embed_many, resolve
-from mastra_nb.errors import ConfigError, Conflict, MissingExtra, NotFound, SchemaError, UsageError
+from mastra_nb.errors import (
+    ConfigError,
+    Conflict,
+    MastraError,
+    MissingExtra,
+    NotFound,
+    SchemaError,
+    UsageError,
+)
 from mastra_nb.messages import Usage
 from mastra_nb.progress import Progress, Silent, new_progress
 from mastra_nb.rag.chunking import Chunk, Chunking
@@ -111,6 +119,14 @@ class Index:
     def __repr__(self) -> str:
         named = self._embedder if isinstance(self._embedder, str) else self._named
         return f"<Index {self.name} embedder={named or 'none'}>"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        try:
+            return portal.run(self.stats())._repr_mimebundle_()
+        except NotFound:
+            return {"text/plain": f"{self!r}: nothing is in it yet"}
+        except MastraError as error:
+            return {"text/plain": f"{self!r}: {error.message}"}
 
     @property
     def store(self) -> Store:
