@@ -204,10 +204,8 @@ class Host:
         if named:
             return named, named
         whose = resource or agent.resource
-        if agent.thread and not self._is_kernel_thread(agent.thread):
-            return agent.thread, agent.thread
         if agent.thread and whose == agent.resource:
-            return agent.thread, ""
+            return agent.thread, "" if self._is_kernel_thread(agent.thread) else agent.thread
         if agent.memory is None:
             return "", ""
         return self.kernel_thread(agent.name, whose), ""

@@ -11,8 +11,8 @@ MEMORY_PARTS = {
     "facts": "facts",
     "titles": "generate_title",
 }
-_PART = rf"({'|'.join(MEMORY_PARTS)}|\d+)"
-MEMORY_MODE = rf"on|off|{_PART}(,{_PART})*"
+# What has a comma is meant as one, whatever it says: the next word may be the agent's name.
+MEMORY_MODE = rf"on|off|{'|'.join(MEMORY_PARTS)}|\d+|\w*,[\w,]*"
 
 AGENT = Spec(
     name="agent",
