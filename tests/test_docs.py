@@ -15,7 +15,7 @@ import pytest
 
 from mastra_nb import plugins
 from mastra_nb.services import set_ambient
-from mastra_nb.testing import ScriptedModel, no_network
+from mastra_nb.testing import FakeEmbedder, ScriptedModel, no_network
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -31,6 +31,11 @@ def scripted_providers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         return ScriptedModel('{"name": "Oslo", "people": 700000}', repeat=True)
 
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "memory.md").write_text("# Memory\n\nA resource is whom it belongs to.\n")
+    fake = {"local": lambda name, id: FakeEmbedder()}
+    monkeypatch.setattr(plugins.embedders, "_registered", fake)
+    monkeypatch.setattr(plugins.embedders, "_loaded", {})
     before = dict(plugins.providers._registered), dict(plugins.providers._loaded)
     for name in ("openai", "local", "groq", "ollama"):
         plugins.providers.register(name, provider)

@@ -6,7 +6,6 @@ The models are scripted: `tests/browser/test_tutorial.py` runs it on the real on
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -57,10 +56,10 @@ def cells() -> tuple[list[str], list[str]]:
 
 
 @pytest.fixture
-def kernel(start: Start, home: Path) -> Iterator[Kernel]:
+def kernel(start: Start, home: Path) -> Kernel:
     kernel = start(home, MASTRA_NB_MODEL="local")
     kernel.ok(STANDINS)
-    yield kernel
+    return kernel
 
 
 def by_source(kernel: Kernel, sources: list[str]) -> dict[str, Output]:
