@@ -108,6 +108,5 @@ async def ingest(index: Index, paths: Sequence[str]) -> Ingested:
         return await index.ingest(*paths)
     except asyncio.CancelledError:
         _live.uncancel()
-        raise Stopped(
-            "stopped · what was read is in the index; run it again, and it goes on from there"
-        ) from None
+        kept = len(await index.documents())
+        raise Stopped(f"stopped, {kept:,} documents are in; run it again to go on") from None
