@@ -15,6 +15,7 @@ import msgspec
 
 from mastra_nb.conditions import AllOf, AnyOf, Condition, Not, Test
 
+_SEEKING = ("eq", "in", "gt", "gte", "lt", "lte")  # what leaves the fewest first
 _SOUGHT = {"= 'text'", "IN ('integer', 'real')"}
 _OPERATORS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
@@ -29,8 +30,8 @@ class Where:
     index, True for those at which some entry has an array: SQLite cannot use an index for one half
     of "this value, or an array that holds it". `scope` (a term without values) stands beside each
     term that an index may answer, as a partial index asks for it. `sought` is a key whose index
-    finds all that may match, or "": SQLite, which has no statistics, takes a list of values for
-    more than there are entries, and would look at all of them.
+    finds all that may match, or "": SQLite, which has no statistics, takes a list of values or a
+    range for more than there are entries, and would look at all of them.
     """
 
     def __init__(
@@ -140,8 +141,8 @@ class Where:
 
 def _sought(condition: Condition, indexed: Mapping[str, bool]) -> str:
     parts = condition.of if isinstance(condition, AllOf) else (condition,)
-    tests = [part for part in parts if isinstance(part, Test) and part.op in ("eq", "in")]
-    for test in sorted(tests, key=lambda test: test.op):
+    tests = [part for part in parts if isinstance(part, Test) and part.op in _SEEKING]
+    for test in sorted(tests, key=lambda test: _SEEKING.index(test.op)):
         key, values = ".".join(test.path), test.value if test.op == "in" else (test.value,)
         kinds = {_kind(value) for value in values}
         if indexed.get(key) is False and len(kinds) == 1 and kinds <= _SOUGHT:
