@@ -90,7 +90,7 @@ class Memory(Remembering, Processor):
         self.parts: tuple[Processor, ...] = tuple(p for p in parts if p is not None)
         # Those that see each model call. They come before this, so that they end after it.
         self.stages = with_stage(self.parts, "process_input_step")
-        self._attached = tuple(p for p in self.parts if isinstance(p, Attached))
+        self.attached = tuple(p for p in self.parts if isinstance(p, Attached))
         self._behind = Background()
         self._places: WeakKeyDictionary[Turn, tuple[Place, int]] = WeakKeyDictionary()
         self._caught_up: WeakKeyDictionary[Store, set[str]] = WeakKeyDictionary()
@@ -313,13 +313,13 @@ class Memory(Remembering, Processor):
 
     def thread(self, id: str, *, resource: str | None = None) -> Conversation:
         """A conversation by its id; with a `resource` it must be that one's."""
-        given: dict[str, Any] = {"attached": self._attached, "services": self.services}
+        given: dict[str, Any] = {"attached": self.attached, "services": self.services}
         return Conversation(self.store, id, resource=resource, **given)
 
     async def export(self, resource: str) -> dict[str, Any]:
         """Everything of a resource, as JSON."""
         return await export_memory(
-            self.store, resource, attached=self._attached, services=self.services
+            self.store, resource, attached=self.attached, services=self.services
         )
 
     async def load(
@@ -331,7 +331,7 @@ class Memory(Remembering, Processor):
             data,
             resource=resource,
             on_conflict=on_conflict,
-            attached=self._attached,
+            attached=self.attached,
             services=self.services,
         )
 
@@ -351,7 +351,7 @@ class Memory(Remembering, Processor):
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
         try:
             now = self.services.now()
-            return portal.run(overview(self.store, None, self._attached, now=now))
+            return portal.run(overview(self.store, None, self.attached, now=now))
         except MastraError as error:
             return bundle(error.message, "")
 

@@ -174,6 +174,9 @@ class Index:
                 items(*sources, root=root, max_bytes=self.max_bytes, allow_hosts=self.allow_hosts),
                 prune=prune,
             )
+        except BaseException as error:
+            shown.failed(error)
+            raise
         finally:
             if progress is None:
                 shown.close()
