@@ -15,6 +15,8 @@ import msgspec
 
 from mastra_nb.conditions import AllOf, AnyOf, Condition, Not, Test
 
+_SEEKING = ("eq", "in", "gt", "gte", "lt", "lte")  # what leaves the fewest first
+_SOUGHT = {"= 'text'", "IN ('integer', 'real')"}
 _OPERATORS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
@@ -27,7 +29,9 @@ class Where:
     """`sql` over the table alias `v`, `values` for its `?`. `indexed` are the keys that have an
     index, True for those at which some entry has an array: SQLite cannot use an index for one half
     of "this value, or an array that holds it". `scope` (a term without values) stands beside each
-    term that an index may answer, as a partial index asks for it.
+    term that an index may answer, as a partial index asks for it. `sought` is a key whose index
+    finds all that may match, or "": SQLite, which has no statistics, takes a list of values or a
+    range for more than there are entries, and would look at all of them.
     """
 
     def __init__(
@@ -35,8 +39,14 @@ class Where:
     ) -> None:
         self.values: list[Any] = []
         self._indexed = indexed or {}
+        self.sought = _sought(condition, self._indexed)
         self._scope = f"{scope} AND " if scope else ""
         self.sql = self._read(condition)
+
+    def source(self, index: int) -> str:
+        """What to select from: `vector v`, by the index of `sought`."""
+        by = f" INDEXED BY {index_names(self.sought, index)[0]}" if self.sought else ""
+        return f"vector v{by}"
 
     def _read(self, condition: Condition) -> str:
         match condition:
@@ -127,6 +137,17 @@ class Where:
 
     def _type(self, test: Test) -> str:
         return self._call("json_type", test)
+
+
+def _sought(condition: Condition, indexed: Mapping[str, bool]) -> str:
+    parts = condition.of if isinstance(condition, AllOf) else (condition,)
+    tests = [part for part in parts if isinstance(part, Test) and part.op in _SEEKING]
+    for test in sorted(tests, key=lambda test: _SEEKING.index(test.op)):
+        key, values = ".".join(test.path), test.value if test.op == "in" else (test.value,)
+        kinds = {_kind(value) for value in values}
+        if indexed.get(key) is False and len(kinds) == 1 and kinds <= _SOUGHT:
+            return key
+    return ""
 
 
 def _kind(value: Any) -> str:
