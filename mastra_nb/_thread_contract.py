@@ -397,3 +397,23 @@ class ThreadContract:
         for id in ("child", "parent"):
             await store.append(id, 1, [], status="done")
         assert (await store.prune(Retention(runs=0))).runs == 2
+
+    async def test_what_goes_is_told_before_it_goes(self, store: Store) -> None:
+        for id in ("old", "revived"):
+            await store.put_thread(Thread(id=id, resource="ada"))
+        told: list[tuple[str, str]] = []
+
+        async def before(threads: Sequence[Thread]) -> None:
+            for thread in threads:
+                assert await store.get_thread(thread.id) == thread
+                told.append((thread.id, thread.resource))
+            await new_run(store)
+            await store.append("r", 1, messages("r", "a"), thread="revived")
+
+        assert (await store.prune(Retention(threads=0), dry_run=True, before=before)).threads == 2
+        assert told == []
+        done = await store.prune(Retention(threads=0), before=before)
+        assert sorted(told) == [("old", "ada"), ("revived", "ada")]
+        # Somebody wrote to it meanwhile.
+        assert [t.id for t in await store.find_threads()] == ["revived"]
+        assert done.threads == 1

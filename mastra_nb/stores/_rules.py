@@ -11,7 +11,6 @@ import msgspec
 from mastra_nb.errors import Conflict, LeaseHeld, NotFound, SchemaError, StorageError, UsageError
 from mastra_nb.events import Event, Payload, RunStatus, encode_payload
 from mastra_nb.storage import Retention
-from mastra_nb.vectors import VectorStore
 
 RESTING: frozenset[RunStatus] = frozenset({"suspended", "done", "failed", "cancelled"})
 ENDED: frozenset[RunStatus] = frozenset({"done", "failed", "cancelled"})
@@ -93,12 +92,6 @@ def cutoffs(retention: Retention, now: float) -> dict[str, float]:
     """By field: what was last changed then or before is too old; -1 is never."""
     days = msgspec.structs.asdict(retention)
     return {name: -1.0 if d is None else now - d * 86_400 for name, d in days.items()}
-
-
-async def forget_recall(vectors: VectorStore, threads: Sequence[str]) -> None:
-    for index in await vectors.list_indexes():
-        if index.startswith("memory:"):
-            await vectors.delete(index, filter={"thread": {"$in": list(threads)}})
 
 
 def lease_after(status: RunStatus | None, until: float, lease: float, now: float) -> float:
