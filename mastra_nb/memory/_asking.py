@@ -88,8 +88,14 @@ async def ask(
     target: _Asked[T] = _Asked(name, model, Output(Schema(answer)))
 
     def begin() -> Run[T]:
-        whose = {"thread": place.thread, "resource": place.resource}
-        return Run(target, question, codec=target, services=services, **whose)
+        return Run(
+            target,
+            question,
+            codec=target,
+            services=services,
+            thread=place.thread,
+            resource=place.resource,
+        )
 
     # A run is a part of the one that it is begun in.
     run = begin() if inside else contextvars.Context().run(begin)

@@ -31,6 +31,21 @@ def to_json(value: Any, what: str) -> bytes:
         ) from exc
 
 
+def filtered_json(value: dict[str, Any], what: str) -> str:
+    """JSON that filters look into."""
+    raw = to_json(value, what).decode()
+    if "\\u0000" in raw and _has_nul_key(msgspec.json.decode(raw)):
+        # SQLite takes what is before the NUL for the key.
+        raise SchemaError(f"{what} has a key with a NUL character", hint="leave it out")
+    return raw
+
+
+def _has_nul_key(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any("\0" in key or _has_nul_key(each) for key, each in value.items())
+    return isinstance(value, list) and any(map(_has_nul_key, value))
+
+
 def payload_json(data: Payload, run: str, seq: int) -> bytes:
     try:
         return encode_payload(data)

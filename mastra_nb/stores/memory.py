@@ -199,7 +199,7 @@ class MemoryStore:
 
     async def put_thread(self, thread: Thread) -> Thread:
         rules.check_names(thread.id, thread.resource, thread.title)
-        meta = _json(rules.to_json(thread.meta, "The meta of the thread"))
+        meta = _json(rules.filtered_json(thread.meta, "The meta of the thread"))
         now = time.time()
         with self._using():
             old = self._threads.get(thread.id)
@@ -262,7 +262,7 @@ class MemoryStore:
 
     async def clone_thread(self, thread: str, to: Thread, *, upto: int | None = None) -> Thread:
         rules.check_names(thread, to.id, to.resource, to.title)
-        meta = _json(rules.to_json(to.meta, "The meta of the thread"))
+        meta = _json(rules.filtered_json(to.meta, "The meta of the thread"))
         now = time.time()
         with self._using():
             if thread not in self._threads:
