@@ -69,7 +69,7 @@ class LocalEmbedder:
         self.name = f"local/{model_id}"
         self.dimensions: int | None = DIMENSIONS[model_id]
         # What is cut off is embedded again: seconds of work, not a minute's.
-        self.batch_bytes = 2 * _MOST_BYTES
+        self.batch_bytes = _MOST_BYTES
         self._id = model_id
 
     def __repr__(self) -> str:
