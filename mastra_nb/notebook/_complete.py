@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
-from mastra_nb import plugins
+from mastra_nb import plugins, portal
+from mastra_nb.memory.memory import Memory
+from mastra_nb.notebook import _kept
 from mastra_nb.notebook._config import DEFAULT_MODELS
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._options import Option, Spec
-from mastra_nb.notebook._specs import COMMANDS, SPECS
+from mastra_nb.notebook._specs import COMMANDS, MEMORY_PARTS, SPECS
 from mastra_nb.notebook._templates import variables
 from mastra_nb.notebook._values import _may_be_tool
 
@@ -70,11 +73,35 @@ def _in_line(
 def _in_mastra(host: Host, before: list[str], fragment: str) -> tuple[str, list[str]] | None:
     if not before:
         return fragment, _starting(fragment, list(COMMANDS))
+    if before == ["index"]:
+        return fragment, _starting(fragment, ["ingest", *portal.run(_kept.names(host))])
+    if before == ["index", "ingest"]:
+        return fragment, _starting(fragment, portal.run(_kept.names(host)))
+    if before[:2] == ["index", "ingest"]:
+        return fragment, _paths(fragment)
+    if before == ["memory"]:
+        found = portal.run(host.app.find_threads())
+        known = [*sorted(host.agents()), *(t.id for t in found), *(t.resource for t in found)]
+        return fragment, _starting(fragment, [name for name in known if name])
     if len(before) > 1:
         return None
     known = {"replay": list(_REPLAY), "default": sorted(host.agents()), "runs": ["all"],
              "run": list(host.views)}.get(before[0], [])  # fmt: skip
     return fragment, _starting(fragment, known)
+
+
+def _paths(fragment: str) -> list[str]:
+    folder, name = os.path.split(fragment)
+    try:
+        found = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
+    except OSError:
+        return []
+    start = f"{folder.rstrip('/')}/" if folder else ""
+    return [
+        f"{start}{entry.name}{'/' if entry.is_dir() else ''}"
+        for entry in found
+        if entry.name.startswith(name) and not entry.name.startswith(".")
+    ]
 
 
 def _values_of(host: Host, option: Option) -> list[str]:
@@ -92,8 +119,12 @@ def _values_of(host: Host, option: Option) -> list[str]:
         return [n for n in mine if isinstance(names[n], type)]
     if option.complete == "variable":
         return mine
-    if option.implied:
-        return ["on", "off"]
+    if option.complete == "memory":
+        return ["on", "off", *MEMORY_PARTS, *(n for n in mine if isinstance(names[n], Memory))]
+    if option.complete == "embedder":
+        return ["local", *(n for n in mine if hasattr(names[n], "embed"))]
+    if option.complete == "thread":
+        return [t.id for t in portal.run(host.app.find_threads())]
     return []
 
 

@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 from mastra_nb import Agent, Mastra
 from mastra_nb.app import open_store
 from mastra_nb.embedders import EmbedReply
-from mastra_nb.errors import ConfigError, Conflict, ModelError, NotFound, SchemaError
+from mastra_nb.errors import ConfigError, Conflict, ModelError, NotFound, SchemaError, UsageError
 from mastra_nb.messages import ToolResult
 from mastra_nb.models import ModelRequest
 from mastra_nb.progress import set_progress
@@ -280,6 +280,19 @@ async def test_progress_is_told_and_ends_at_all_of_it(folder: Path, store: Store
     assert shown.done == 3 and shown.notes[-1] == "closed"
 
 
+async def test_a_long_batch_is_told_as_it_is_made(store: Store) -> None:
+    told = Told()
+    texts = [Document(f"word{i} word{i + 1}", source=f"{i}") for i in range(200)]
+    await index(store).ingest(texts, progress=told)
+    assert [n.split()[0] for n in told.notes if n.endswith("chunks")] == [
+        "0",
+        "64",
+        "128",
+        "192",
+        "200",
+    ]
+
+
 async def test_what_is_asked_wrongly_says_so(folder: Path, store: Store) -> None:
     notes = index(store)
     with pytest.raises(NotFound, match='no index "notes"'):
@@ -287,6 +300,8 @@ async def test_what_is_asked_wrongly_says_so(folder: Path, store: Store) -> None
     with pytest.raises(NotFound, match="nowhere"):
         await notes.ingest(folder / "nowhere")
     await notes.ingest(folder)
+    with pytest.raises(UsageError, match="question is empty"):
+        await notes.query(" \n")
     with pytest.raises(ConfigError, match="no mode"):
         await notes.query("x", mode="magic")  # type: ignore[arg-type]
     with pytest.raises(ConfigError):
