@@ -26,7 +26,7 @@ def json_path(path: Sequence[str]) -> str:
 
 
 class Where:
-    """`sql` over the table alias `v`, `values` for its `?`. `indexed` are the keys that have an
+    """`sql` over the JSON of `column`, `values` for its `?`. `indexed` are the keys that have an
     index, True for those at which some entry has an array: SQLite cannot use an index for one half
     of "this value, or an array that holds it". `scope` (a term without values) stands beside each
     term that an index may answer, as a partial index asks for it. `sought` is a key whose index
@@ -35,8 +35,14 @@ class Where:
     """
 
     def __init__(
-        self, condition: Condition, *, indexed: Mapping[str, bool] | None = None, scope: str = ""
+        self,
+        condition: Condition,
+        *,
+        column: str = "v.metadata",
+        indexed: Mapping[str, bool] | None = None,
+        scope: str = "",
     ) -> None:
+        self._column = column
         self.values: list[Any] = []
         self._indexed = indexed or {}
         self.sought = _sought(condition, self._indexed)
@@ -105,7 +111,7 @@ class Where:
 
     def _element(self, test: Test, op: str, value: Any) -> str:
         of = f"{self._scope}{self._type(test)} = 'array'"
-        each = f"json_each(v.metadata, {self._path(test)}) e"
+        each = f"json_each({self._column}, {self._path(test)}) e"
         term = f"e.type {_kind(value)}"
         if value is not None and not isinstance(value, bool):
             term += f" AND e.atom {self._compared(op, value)}"
@@ -130,7 +136,7 @@ class Where:
         return "?"
 
     def _call(self, function: str, test: Test) -> str:
-        return f"{function}(v.metadata, {self._path(test)})"
+        return f"{function}({self._column}, {self._path(test)})"
 
     def _found(self, test: Test) -> str:
         return self._call("json_extract", test)
