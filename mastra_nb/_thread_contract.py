@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Any, cast
 
-from mastra_nb.errors import ConfigError, Conflict, MastraError, NotFound
+from mastra_nb.errors import ConfigError, Conflict, MastraError, NotFound, SchemaError
 from mastra_nb.events import Event, MessageAdded, Noted, Payload, RunStatus
 from mastra_nb.messages import user
 from mastra_nb.storage import Pruned, Retention, RunRow, Store, Thread
@@ -222,6 +222,27 @@ class ThreadContract:
         assert await ids({"in.er": True}, limit=1, offset=1) == ["t4"]
         assert await ids({}, limit=2) == ["t5", "t4"]
         assert (await raises(ConfigError, ids({"n": {"$x": 1}}))).code == "filter.operator"
+        odd = {"a'b": "x\0y", "ü": [None, 2**63], "$": "%"}
+        await store.put_thread(Thread(id="odd", meta=odd))
+        for filter in ({"a'b": "x\0y"}, {"ü": None}, {"ü": 2**63}, {"a'b": {"$contains": "\0y"}}):
+            assert await ids(filter, resource="") == [
+                t for t in ("odd", "t5", "t4") if t == "odd" or filter == {"ü": None}
+            ]
+        for hostile in ("' OR 1=1 --", "%", '"', "x"):
+            assert await ids({"a'b": hostile}) == await ids({"n": hostile}) == []
+        await raises(SchemaError, store.put_thread(Thread(id="nul", meta={"x": {"a\0b": 1}})))
+
+    async def test_pages_of_threads_by_meta_are_whole_and_in_order(self, store: Store) -> None:
+        for n in range(25):
+            meta = {"even": n % 2 == 0}
+            await store.put_thread(Thread(id=f"t{n}", resource=f"r{n % 3}", meta=meta))
+        given: dict[str, Any] = {"resource": "r0", "meta": {"even": True}}
+        whole = [f"t{n}" for n in range(24, -1, -6)]
+        for size in (1, 2, 3, 5, 100):
+            got: list[str] = []
+            while page := await store.find_threads(**given, limit=size, offset=len(got)):
+                got += [t.id for t in page]
+            assert got == whole
 
     async def test_runs_are_found_by_resource_and_thread(self, store: Store) -> None:
         for n, (resource, thread) in enumerate((("", None), ("a", "t"), ("a", "u"), ("b", "t"))):
@@ -397,3 +418,23 @@ class ThreadContract:
         for id in ("child", "parent"):
             await store.append(id, 1, [], status="done")
         assert (await store.prune(Retention(runs=0))).runs == 2
+
+    async def test_what_goes_is_told_before_it_goes(self, store: Store) -> None:
+        for id in ("old", "revived"):
+            await store.put_thread(Thread(id=id, resource="ada"))
+        told: list[tuple[str, str]] = []
+
+        async def before(threads: Sequence[Thread]) -> None:
+            for thread in threads:
+                assert await store.get_thread(thread.id) == thread
+                told.append((thread.id, thread.resource))
+            await new_run(store)
+            await store.append("r", 1, messages("r", "a"), thread="revived")
+
+        assert (await store.prune(Retention(threads=0), dry_run=True, before=before)).threads == 2
+        assert told == []
+        done = await store.prune(Retention(threads=0), before=before)
+        assert sorted(told) == [("old", "ada"), ("revived", "ada")]
+        # Somebody wrote to it meanwhile.
+        assert [t.id for t in await store.find_threads()] == ["revived"]
+        assert done.threads == 1

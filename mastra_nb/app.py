@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mastra_nb import plugins, portal
 from mastra_nb.agents import Agent
 from mastra_nb.config import Settings, get_logger, load_settings
-from mastra_nb.errors import ConfigError, MissingExtra, NotFound, close_matches
+from mastra_nb.context import Context
+from mastra_nb.errors import ConfigError, MissingExtra, NotFound, NotResumable, close_matches
 from mastra_nb.events import RunStatus
 from mastra_nb.limits import Limits
 from mastra_nb.runs import Run
@@ -115,7 +117,8 @@ class Mastra:
         resource: str | None = None,
     ) -> Run[Any]:
         """A stored run by its id or the beginning of one; it keeps its limits unless you name
-        others. With a `resource` it must be that one's. Raises NotFound.
+        others. One whose agent is not here, or that is no agent's, can be read but not resumed.
+        With a `resource` it must be that one's. Raises NotFound.
         """
         store = self._need_store()
         row = await store.get_run(id)
@@ -131,30 +134,35 @@ class Mastra:
             row = rows[0]
         if resource is not None and row.resource != resource:
             raise NotFound(f'there is no run "{id}"', hint="app.find_runs() lists them")
-        agent = self.get_agent(row.name)
-        past = await store.read_events(row.id)
-        return agent.load(
-            row.id,
-            row.input,
-            thread=row.thread or "",
-            resource=row.resource,
-            past=past,
-            deps=deps,
-            limits=limits,
-        )
+        agent = self.agents.get(row.name) if row.kind == Agent.kind else None
+        given: dict[str, Any] = {
+            "thread": row.thread or "",
+            "resource": row.resource,
+            "past": await store.read_events(row.id),
+            "deps": deps,
+            "limits": limits,
+        }
+        if agent is not None:
+            return agent.load(row.id, row.input, **given)
+        target = _Elsewhere(row.name, row.kind)
+        return _Record(target, row.input, id=row.id, services=self.services, **given)
 
     async def prune(self, retention: Retention | None = None, *, dry_run: bool = False) -> Pruned:
         """Delete what is older than `retention` says, by default the setting of that name.
 
-        Raises ConfigError if neither names anything.
+        What memory keeps of a thread goes with it. Raises ConfigError if neither names anything.
         """
+        from mastra_nb.memory.forgetting import forget_threads
+
+        store = self._need_store()
         retention = retention or self.settings.retention
         if retention == Retention():
             raise ConfigError(
                 "nothing says what is old",
                 hint="app.prune(Retention(runs=30)), or in mastra.toml [retention] runs = 30",
             )
-        return await self._need_store().prune(retention, dry_run=dry_run)
+        before = partial(forget_threads, store)
+        return await store.prune(retention, dry_run=dry_run, before=before)
 
     async def vacuum(self) -> int:
         """Give what deleted things took back to the disk; returns the bytes."""
@@ -210,6 +218,36 @@ class Mastra:
                 hint='Mastra(storage="sqlite:///mastra.db") keeps them',
             )
         return self.store
+
+
+class _Elsewhere:
+    """What made a run and is not here to go on with it."""
+
+    def __init__(self, name: str, kind: str) -> None:
+        self.name = name
+        self.kind = kind
+
+    def error(self, run: str) -> NotResumable:
+        if self.kind == Agent.kind:
+            return NotResumable(
+                f'run "{run}" belongs to the agent "{self.name}", which is not here',
+                hint="define it: app.add(agent), or run its cell; then load the run again",
+            )
+        return NotResumable(
+            f'run "{run}" is no agent\'s: it was made by {self.kind} "{self.name}"',
+            hint="it can be read; whatever made it does again what is not done",
+        )
+
+    async def invoke(self, input: Any, ctx: Context, /) -> Any:
+        raise self.error(ctx.run.id)
+
+
+class _Record(Run[Any]):
+    """A run that can be read, and given up if it waits, but not gone on with."""
+
+    def resume(self, answer: Any = ..., *, path: str | None = None) -> Run[Any]:
+        assert isinstance(self.target, _Elsewhere)
+        raise self.target.error(self.id)
 
 
 def _find(what: str, name: str, known: Mapping[str, T]) -> T:

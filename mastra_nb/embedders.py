@@ -126,7 +126,7 @@ def resolve(embedder: str | Embedder, *, dimensions: int | None = None) -> Embed
     if not model_id and provider != "local":
         raise ConfigError(
             f'"{embedder}" names no provider',
-            hint='write "provider/model", for example "openai/text-embedding-3-small"',
+            hint='write "provider/model", for example "openai/text-embedding-3-small", or "local"',
         )
     options = {} if dimensions is None else {"dimensions": dimensions}
     made: Embedder = plugins.embedders.load(provider)(provider, model_id, **options)

@@ -6,7 +6,7 @@ suite in `mastra_nb.testing` is the other half of this file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -244,12 +244,17 @@ class Store(Journal, Threads, Docs, Protocol):
     @property
     def embeddings(self) -> EmbeddingCache: ...
 
-    async def prune(self, retention: Retention, *, dry_run: bool = False) -> Pruned:
+    async def prune(
+        self,
+        retention: Retention,
+        *,
+        dry_run: bool = False,
+        before: Callable[[Sequence[Thread]], Awaitable[None]] | None = None,
+    ) -> Pruned:
         """Delete what is older than the retention says, a part at a time: others go on writing.
 
         A run that is not at rest stays, and its threads with it; so does what a kept run was forked
-        from. Of a pruned thread the entries {"thread": id} go from every vector index whose name
-        begins with "memory:".
+        from. `before` is told which threads go, some at a time, before they do.
         """
         ...
 

@@ -39,35 +39,17 @@ FACTS: tuple[dict[str, Any], ...] = (
     {"n": 2**53 + 1, "tag": "ünï😀", "on": None},
 )
 FILTERS: tuple[Filter, ...] = (
-    {},
-    {"n": 2},
-    {"n": "2"},
-    {"tag": None},
-    {"on": True},
-    {"list": "x"},
-    {"list": ["x", "y", None]},
-    {"deep.er.n": 7},
-    {"deep": {"er": {"n": 7}}},
-    {"n": {"$ne": 2}},
-    {"n": {"$gt": 1}},
-    {"n": {"$gte": 2, "$lt": 3}},
-    {"tag": {"$gt": "a"}},
-    {"tag": {"$in": ["a", "b", None]}},
-    {"tag": {"$nin": ["a", "b"]}},
-    {"list": {"$all": ["x"]}},
-    {"list": {"$size": 0}},
-    {"list": {"$contains": "y"}},
-    {"on": {"$exists": True}},
-    {"on": {"$exists": False}},
-    {"n": {"$not": {"$gt": 1}}},
-    {"$or": [{"n": 1}, {"tag": "A"}]},
-    {"$and": [{"n": {"$gt": 0}}, {"tag": {"$ne": "b"}}]},
-    {"$nor": [{"n": 1}, {"on": {"$exists": False}}]},
-    {"$not": {"tag": "a"}},
-    {"n": 2**53 + 1},
-    {"tag": "a'b\"c"},
-    {"tag": "100%"},
-)
+    {}, {"n": 2}, {"n": "2"}, {"n": 2**53 + 1}, {"tag": None}, {"on": True}, {"list": "x"},
+    {"list": ["x", "y", None]}, {"deep.er.n": 7}, {"deep": {"er": {"n": 7}}},
+    {"n": {"$eq": 2.0}}, {"n": {"$ne": 2}}, {"n": {"$gt": 1}}, {"n": {"$gte": 2, "$lt": 3}},
+    {"n": {"$lte": 2}}, {"tag": {"$gt": "a"}}, {"tag": {"$in": ["a", "b", None]}},
+    {"tag": {"$in": []}}, {"tag": {"$nin": ["a", "b"]}}, {"tag": {"$contains": "'b"}},
+    {"list": {"$all": ["x"]}}, {"list": {"$all": []}}, {"list": {"$size": 0}},
+    {"list": {"$contains": "y"}}, {"on": {"$exists": True}}, {"on": {"$exists": False}},
+    {"n": {"$not": {"$gt": 1}}}, {"$or": [{"n": 1}, {"tag": "A"}]}, {"$or": []},
+    {"$and": [{"n": {"$gt": 0}}, {"tag": {"$ne": "b"}}]}, {"$not": {"tag": "a"}},
+    {"$nor": [{"n": 1}, {"on": {"$exists": False}}]}, {"tag": "a'b\"c"}, {"tag": "100%"},
+)  # fmt: skip
 HOSTILE = (
     "' OR 1=1 --",
     '"; DROP TABLE vector; --',
@@ -167,6 +149,29 @@ class VectorContract:
         ):
             assert '"no"' in (await raises(NotFound, call)).message
 
+    async def test_an_index_that_cannot_be(self, vectors: VectorStore) -> None:
+        wrong: tuple[dict[str, Any], ...] = (
+            {"name": ""}, {"name": "\ud800"}, {"dimension": -1}, {"metric": "manhattan"},
+            {"dtype": "float64"}, {"dtype": "int8", "metric": "dotproduct"},
+            {"metadata_indexes": ["a'b"]}, {"metadata_indexes": ["a"], "embedder": "\ud800"},
+        )  # fmt: skip
+        for given in wrong:
+            await raises(
+                MastraError, vectors.create_index(**{"name": "i", "dimension": 2, **given})
+            )
+        assert await vectors.list_indexes() == []
+
+    async def test_indexes_are_apart(self, vectors: VectorStore) -> None:
+        for name in ("j", "i"):
+            await vectors.create_index(name, dimension=1)
+            await vectors.upsert(name, [[1]], ids=["x"], texts=["owl"], metadata=[{"of": name}])
+        assert await vectors.list_indexes() == ["i", "j"]
+        await vectors.update("i", filter={}, text="lake")
+        await vectors.upsert("i", [[2]], ids=["y"], delete_filter={})
+        assert [r.id for r in await vectors.find("i")] == ["y"]
+        for hits in (await vectors.query("j", [1]), await vectors.query("j", text="owl")):
+            assert [(h.id, h.metadata) for h in hits] == [("x", {"of": "j"})]
+
     # Entries
 
     async def test_entries_come_back_as_they_were(self, vectors: VectorStore) -> None:
@@ -188,7 +193,6 @@ class VectorContract:
         ids = await vectors.upsert("i", [[1], [2], [3]])
         assert len({*ids}) == 3 and all(ids)
         assert [r.id for r in await vectors.find("i")] == ids
-        assert await vectors.upsert("i", []) == []
 
     async def test_an_upsert_replaces_the_whole_entry(self, vectors: VectorStore) -> None:
         await vectors.create_index("i", dimension=2)
@@ -221,10 +225,47 @@ class VectorContract:
             vectors.upsert("i", [[0, 1]], ids=["x"], metadata=[{"n": object()}]),
             vectors.upsert("i", [[0, 1]], ids=["x"], metadata=[{"a\0b": 1}]),
             vectors.upsert("i", ids=["x"], texts=["no vector"]),
+            vectors.upsert("i", [[0, 1], [1, 1]], ids=["x", "x"]),
+            vectors.upsert("i", [[0, 1], [1]], ids=["y", "z"], delete_filter={}),
+            vectors.update("i", ids=["x"], vector=[1, 2, 3], text="new"),
+            vectors.update("i", filter={}, vector=[math.nan, 1], text="new"),
+            vectors.update("i", ids=["x"], text="new", metadata={"n": math.inf, "o": object()}),
         ):
             await raises(SchemaError, bad)
+        await raises(MastraError, vectors.upsert("i", [[0, 1]], ids=["\ud800"], delete_filter={}))
+        await raises(MastraError, vectors.upsert("i", [[0, 1]], ids=["x"], texts=["\ud800"]))
+        assert await vectors.query("i", text="new") == []
         (found,) = await vectors.find("i", include_vector=True)
         assert (found.id, found.text, found.vector) == ("x", "old", row(1, 0))
+
+    async def test_what_is_given_and_what_comes_back_are_copies(self, vectors: VectorStore) -> None:
+        await vectors.create_index("i", dimension=2)
+        given, facts = [1.0, 0.0], {"list": [1]}
+        await vectors.upsert("i", [given], ids=["x"], metadata=[facts])
+        given[1] = 5.0
+        facts["list"].append(2)
+        for found in ((await vectors.find("i"))[0], (await vectors.query("i", [1, 0]))[0]):
+            found.metadata["list"].append(3)
+            found.metadata["more"] = True
+        (found,) = await vectors.query("i", [1, 0], include_vector=True)
+        assert (found.metadata, found.vector) == ({"list": [1]}, row(1, 0))
+
+    async def test_none_of_them(self, vectors: VectorStore) -> None:
+        await vectors.create_index("i", dimension=1)
+        await vectors.upsert("i", [[n] for n in range(150)], texts=["owl"] * 150)
+        assert len(await vectors.find("i")) == 100
+        for nothing in (
+            await vectors.get("i", []),
+            await vectors.find("i", limit=0),
+            await vectors.find("i", offset=150),
+            await vectors.query("i", [1], top_k=0),
+            await vectors.query("i", text="owl", top_k=0),
+            await vectors.query("i", [1], text="owl", top_k=0),
+        ):
+            assert nothing == []
+        assert await vectors.delete("i", ids=[]) == await vectors.update("i", ids=[], text="x") == 0
+        assert await vectors.upsert("i", [], delete_filter={}) == []
+        assert await vectors.count("i") == 0
 
     async def test_entries_are_found_in_order_of_insertion(self, vectors: VectorStore) -> None:
         await vectors.create_index("i", dimension=1)
@@ -285,7 +326,7 @@ class VectorContract:
         await vectors.create_index("i", dimension=8, metric=metric)
         given = [*rows(60, 8), [0.0] * 8]
         await vectors.upsert("i", given, ids=[str(n) for n in range(61)])
-        for asked in [*rows(5, 8, seed=1), given[7], [1e-3] * 8]:
+        for asked in [*rows(5, 8, seed=1), given[7], [1e-3] * 8, [0.0] * 8]:
             want = sorted(
                 ((score_of(metric, asked, each), -n) for n, each in enumerate(given)), reverse=True
             )
@@ -295,6 +336,10 @@ class VectorContract:
                 for hit, (score, _) in zip(found, want, strict=True):
                     assert math.isclose(hit.score, score, rel_tol=1e-4, abs_tol=1e-5)
                 assert {hit.id for hit in found} == {str(n) for n in range(61)}
+                if found[20].score > found[21].score + 1e-6:
+                    least = (found[20].score + found[21].score) / 2
+                    good = await vectors.query("i", asked, top_k=61, min_score=least, exact=exact)
+                    assert good == found[:21]
 
     async def test_cosine(self, vectors: VectorStore) -> None:
         await self._scores(vectors, "cosine")
@@ -335,12 +380,8 @@ class VectorContract:
         facts = [{"n": n, "even": n % 2 == 0, "rare": n % 50 == 0} for n in range(400)]
         await vectors.upsert("i", given, ids=[str(n) for n in range(400)], metadata=facts)
         asked = rows(1, 8, seed=2)[0]
-        narrow: tuple[Filter, ...] = (
-            {"rare": True},
-            {"even": False},
-            {"n": {"$gte": 390}},
-            {"n": -1},
-        )
+        narrow: tuple[Filter, ...]
+        narrow = ({"rare": True}, {"even": False}, {"n": {"$gte": 390}}, {"n": -1})
         for filter in narrow:
             left = [n for n in range(400) if conditions.matches(conditions.parse(filter), facts[n])]
             want = sorted(left, key=lambda n: -score_of("cosine", asked, given[n]))[:10]
@@ -366,25 +407,17 @@ class VectorContract:
                 found = await vectors.find(name, filter=filter)
                 assert {r.id for r in found} == want, filter
                 assert await vectors.count(name, filter=filter) == len(want), filter
-                for given in (
-                    {"vector": [1, 1]},
-                    {"text": "owl"},
-                    {"vector": [1, 1], "text": "owl"},
-                ):
-                    hits = await vectors.query(name, **given, filter=filter, top_k=20)
-                    assert {h.id for h in hits} == want, (filter, given)
+                for vector, text in (([1, 1], None), (None, "owl"), ([1, 1], "owl")):
+                    hits = await vectors.query(name, vector, text=text, filter=filter, top_k=20)
+                    assert {h.id for h in hits} == want, (filter, text)
 
     async def test_a_filter_that_cannot_be_read(self, vectors: VectorStore) -> None:
         await vectors.create_index("i", dimension=1)
         await vectors.upsert("i", [[1]], ids=["a"])
         unreadable: tuple[Filter, ...] = (
-            {"a": {"$where": "1"}},
-            {"$sort": 1},
-            {"a": {"$in": 3}},
-            {"$or": {}},
-            {"a": {"$size": "x"}},
-            {"a": object()},
-        )
+            {"a": {"$where": "1"}}, {"$sort": 1}, {"a": {"$in": 3}}, {"$or": {}},
+            {"a": {"$size": "x"}}, {"a": object()}, {"": 1}, {"a": math.nan},
+        )  # fmt: skip
         for filter in unreadable:
             await raises(ConfigError, vectors.query("i", [1], filter=filter))
             await raises(ConfigError, vectors.delete("i", filter=filter))
@@ -394,12 +427,10 @@ class VectorContract:
         await vectors.create_index("i", dimension=2)
         await vectors.create_index("words", dimension=0)
         for name, given in (
-            ("i", {"vector": [1]}),
-            ("i", {"vector": row(1, 2, 3)}),
-            ("i", {"vector": [math.nan, 1]}),
-            ("i", {}),
+            ("i", {"vector": [1]}), ("i", {"vector": row(1, 2, 3)}), ("i", {}),
+            ("i", {"vector": [math.nan, 1]}), ("i", {"text": "x", "top_k": -1}),
             ("words", {"vector": [1]}),
-        ):
+        ):  # fmt: skip
             await raises(MastraError, vectors.query(name, **given))
 
     # Words
@@ -430,6 +461,33 @@ class VectorContract:
         assert math.isclose(hits[0].similarity, score_of("cosine", [0.1, 1], [0, 1]), rel_tol=1e-5)
         assert [h.bm25 for h in hits[1:]] == [None, None]
 
+    async def test_each_hit_has_the_sum_of_its_ranks(self, vectors: VectorStore) -> None:
+        await vectors.create_index("i", dimension=4)
+        some = ("owl", "owl owl barn", "barn", "lake", "mice of the barn", "owl and mice")
+        texts = [some[n % 6] + f" {n}" * (n % 4) for n in range(30)]
+        facts = [{"n": n} for n in range(30)]
+        await vectors.upsert("i", rows(30, 4), texts=texts, metadata=facts)
+        for filter in (None, {"n": {"$gte": 11}}):
+            for k, asked in enumerate(rows(3, 4, seed=5)):
+                text = ("owl", "barn owl", "mice")[k]
+                near = await vectors.query("i", asked, top_k=30, filter=filter)
+                said = await vectors.query("i", text=text, top_k=30, filter=filter)
+                sums = {h.id: 1 / (61 + rank) for rank, h in enumerate(near)}
+                for rank, hit in enumerate(said):
+                    sums[hit.id] += 1 / (61 + rank)
+                hits = await vectors.query("i", asked, text=text, top_k=30, filter=filter)
+                assert len(hits) == len(near) == (30 if filter is None else 19)
+                assert all(math.isclose(h.score, sums[h.id]) for h in hits)
+                assert [h.score for h in hits] == sorted([h.score for h in hits], reverse=True)
+
+    async def test_least_score_of_words(self, vectors: VectorStore) -> None:
+        await vectors.create_index("i", dimension=0)
+        await vectors.upsert("i", ids=[*"012345"], texts=WORDS)
+        found = await vectors.query("i", text="owls hunt")
+        assert len(found) == 3 and found[0].score > found[1].score
+        least = (found[0].score + found[1].score) / 2
+        assert await vectors.query("i", text="owls hunt", min_score=least) == found[:1]
+
     async def test_hostile_text_is_text(self, vectors: VectorStore) -> None:
         for name in HOSTILE:
             try:
@@ -438,13 +496,9 @@ class VectorContract:
                 # A name may be refused, but not half of it taken.
                 assert name not in await vectors.list_indexes()
         await vectors.create_index("i", dimension=1, metadata_indexes=["plain"])
-        await vectors.upsert(
-            "i",
-            [[1]] * len(HOSTILE),
-            ids=HOSTILE,
-            texts=HOSTILE,
-            metadata=[{"plain": text, "a'b": text} for text in HOSTILE],
-        )
+        facts = [{"plain": text, "a'b": text} for text in HOSTILE]
+        given = [[1]] * len(HOSTILE)
+        await vectors.upsert("i", given, ids=HOSTILE, texts=HOSTILE, metadata=facts)
         assert await vectors.count("i") == len(HOSTILE)
         for text in HOSTILE:
             for filter in ({"plain": text}, {"a'b": {"$in": [text]}}):
@@ -472,6 +526,11 @@ class VectorContract:
             shared += len({h.id for h in full} & {h.id for h in small})
             assert abs(full[0].score - small[0].score) < 0.02
         assert shared >= 90
+        await vectors.upsert("int8", [[0.0] * 32], ids=["zero"])
+        (zero,) = await vectors.get("int8", ["zero"], include_vector=True)
+        assert zero.vector == row(*[0.0] * 32)
+        scores = {h.id: h.score for h in await vectors.query("int8", given[0], top_k=300)}
+        assert len(scores) == 201 and scores["zero"] == 0
 
     # Side by side
 
@@ -492,13 +551,49 @@ class VectorContract:
         for n in (0, 55, 119):
             assert (await vectors.query("i", given[n], top_k=1))[0].id == str(n)
 
+    async def test_an_entry_is_of_one_writer(self, vectors: VectorStore) -> None:
+        await vectors.create_index("i", dimension=1)
+
+        async def put(n: int) -> None:
+            facts = [{"n": n}] * 2
+            await vectors.upsert("i", [[n], [n]], ids=["x", "y"], texts=[f"w{n}"] * 2,
+                                 metadata=facts)  # fmt: skip
+
+        async def look() -> None:
+            x, y = await vectors.get("i", ["x", "y"], include_vector=True)
+            n = x.metadata["n"]
+            for each in (x, y):
+                assert (each.metadata["n"], each.text, each.vector) == (n, f"w{n}", row(n))
+
+        await put(0)
+        await asyncio.gather(*[call for n in range(1, 16) for call in (put(n), look())])
+        last = (await vectors.get("i", ["x"]))[0].metadata["n"]
+        for n in range(16):
+            found = {h.id for h in await vectors.query("i", text=f"w{n}")}
+            assert found == ({"x", "y"} if n == last else set())
+
+    async def test_a_cancelled_upsert_is_whole_or_not_there(self, vectors: VectorStore) -> None:
+        await vectors.create_index("i", dimension=4)
+        for turns in (0, 1, 2, 4, 8):
+            given = vectors.upsert("i", rows(700, 4), texts=["owl"] * 700, delete_filter={})
+            task = asyncio.ensure_future(given)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            count = await vectors.count("i")
+            assert count in (0, 700)
+            assert len(await vectors.query("i", [1, 0, 0, 0], top_k=2000)) == count
+            assert len(await vectors.query("i", text="owl", top_k=2000)) == count
+
     # What it says of itself
 
     async def test_stats_and_explain(self, vectors: VectorStore) -> None:
         await vectors.create_index("i", dimension=4, metadata_indexes=["n"])
         await vectors.upsert("i", rows(50, 4), metadata=[{"n": n} for n in range(50)])
-        told = await vectors.explain("i", [1, 0, 0, 0], filter={"n": {"$lt": 5}})
-        assert told.candidates == 5 and told.engine and all(ms >= 0 for ms in told.ms.values())
+        for given in ({"vector": [1, 0, 0, 0]}, {"text": "owl"}):
+            told = await vectors.explain("i", **given, filter={"n": {"$lt": 5}})
+            assert told.candidates == 5 and told.engine and all(ms >= 0 for ms in told.ms.values())
         await vectors.query("i", [1, 0, 0, 0])
         stats = await vectors.stats("i")
         assert stats.info.count == 50 and stats.engine in ("exact", "sketch", "sqlite-vec")

@@ -12,6 +12,7 @@ import msgspec
 from mastra_nb.context import Context
 from mastra_nb.errors import ModelOutputError
 from mastra_nb.language import Output, TypedCodec, typed_answer
+from mastra_nb.memory._attached import Place
 from mastra_nb.messages import (
     Media,
     Message,
@@ -77,15 +78,24 @@ async def ask(
     answer: type[T],
     services: Services,
     *,
+    place: Place,
     inside: bool = False,
 ) -> T:
-    """The answer, of a run with that name: its price is seen there. `inside` makes it a part of
-    the run that waits for it. Raises what a model raises.
+    """The answer, of a run with that name, which belongs to the thread and its resource: its price
+    is seen there. `inside` makes it a part of the run that waits for it. Raises what a model
+    raises.
     """
     target: _Asked[T] = _Asked(name, model, Output(Schema(answer)))
 
     def begin() -> Run[T]:
-        return Run(target, question, codec=target, services=services)
+        return Run(
+            target,
+            question,
+            codec=target,
+            services=services,
+            thread=place.thread,
+            resource=place.resource,
+        )
 
     # A run is a part of the one that it is begun in.
     run = begin() if inside else contextvars.Context().run(begin)

@@ -23,9 +23,6 @@ class Attached:
 
     name = ""
 
-    async def deleted(self, place: Place) -> None:
-        """The thread is being deleted."""
-
     async def messages_deleted(self, place: Place, positions: Sequence[int]) -> None:
         """Messages were taken out."""
 

@@ -45,6 +45,11 @@ def owner_of(place: Place) -> str:
     return f"r:{place.resource}" if place.resource else f"t:{place.thread}"
 
 
+def is_index(name: str) -> bool:
+    """Whether it has facts, by whichever embedder."""
+    return name == INDEX or name.startswith(f"{INDEX}:")
+
+
 class _Known:
     """What is known of a store: the owners whose facts are all here, and when they were cleaned."""
 
@@ -110,7 +115,7 @@ class Facts:
 
     async def _everywhere(self, vectors: VectorStore) -> list[str]:
         """The indexes of all embedders: what is forgotten is forgotten in each."""
-        return [n for n in await vectors.list_indexes() if n == INDEX or n.startswith(f"{INDEX}:")]
+        return [n for n in await vectors.list_indexes() if is_index(n)]
 
     async def _adopt(self, place: Place, embedder: Embedder | None) -> None:
         """Once for each owner: what was remembered with another embedder is known with this."""
@@ -465,7 +470,7 @@ class Facts:
         }
         about = {"thread": place.thread, "upto": said[-1].pos}
         question = Question(instructions=_EXTRACTOR, data=data, about=about)
-        got = await ask("facts", model, question, _Found, services)
+        got = await ask("facts", model, question, _Found, services, place=place)
         out = []
         for one in got.facts[:_MOST_AT_ONCE]:
             text = " ".join(one.text.split())[:_LONGEST]

@@ -169,9 +169,6 @@ class ObservationsPart(Processor, Attached):
     def _is_own(self, place: Place) -> bool:
         return self._key(place).startswith("t:")
 
-    async def deleted(self, place: Place) -> None:
-        await log.forget_thread(place.store, self.options.scope, place.thread, place.resource)
-
     async def messages_deleted(self, place: Place, positions: Sequence[int]) -> None:
         """What was noted about them goes with them, also from earlier versions."""
         gone = {*positions}
@@ -411,10 +408,6 @@ class FactsPart(Processor, Attached):
         return [Tool(remember), Tool(forget)]
 
     # What happens to a thread
-
-    async def deleted(self, place: Place) -> None:
-        if not place.resource:
-            await self.options.drop(place)
 
     async def _copy(self, place: Place, to: Place) -> None:
         facts = await self.options.all(place, services=_CLOCK, embedder=self.embedder, gone=None)

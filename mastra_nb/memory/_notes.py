@@ -7,7 +7,7 @@ next number, which succeeds once: of two processes that note the same messages o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -196,12 +196,11 @@ async def as_of(docs: Docs, key: str, thread: str, upto: int) -> Observations:
     return state
 
 
-async def drop(docs: Docs, key: str) -> int:
+async def drop(docs: Docs, key: str, kind: str = KIND) -> None:
     """The newest first: what is left when this is cut off is still whole."""
-    found = await docs.find(KIND, prefix=key, limit=_ALL, reverse=True)
-    for id, _ in found:
-        await docs.delete(KIND, id)
-    return len(found)
+    while found := await docs.find(kind, prefix=key, reverse=True):
+        for id, _ in found:
+            await docs.delete(kind, id)
 
 
 async def append(docs: Docs, key: str, doc: Observed | Reflected) -> None:
@@ -228,14 +227,13 @@ async def forget_notes(docs: Docs, key: str, gone: Callable[[Observation], bool]
         await append(docs, key, Observed(observations=(), upto={}))
 
 
-async def forget_thread(docs: Docs, scope: ObservationScope, thread: str, resource: str) -> None:
-    """A thread is deleted: its notes are too; those of others that it shared them with stay."""
-    key = log_key(scope, thread, resource)
-    if key.startswith("t:"):
-        await drop(docs, key)
+async def forget_shared(docs: Docs, resource: str, threads: Set[str]) -> None:
+    """These threads are deleted: of the notes of their resource those of others stay."""
+    if not resource:
         return
-    await forget_notes(docs, key, lambda o: o.thread == thread)
-    while thread in (state := await read(docs, key)).upto:
-        left = {t: pos for t, pos in state.upto.items() if t != thread}
+    key = log_key("resource", "", resource)
+    await forget_notes(docs, key, lambda o: o.thread in threads)
+    while threads & (state := await read(docs, key)).upto.keys():
+        left = {t: pos for t, pos in state.upto.items() if t not in threads}
         if await write(docs, key, state, Reflected(observations=state.items, upto=left)):
             break

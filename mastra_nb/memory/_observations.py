@@ -22,7 +22,8 @@ from mastra_nb.memory._notes import (
     Priority,
     Reflected,
     as_of,
-    forget_thread,
+    drop,
+    forget_shared,
     log_key,
     read,
     version_id,
@@ -316,7 +317,8 @@ class ObservationalMemory:
         finally:
             if await _born(docs, thread) != born:
                 # It was deleted meanwhile: another one may take its name.
-                await forget_thread(docs, self.scope, thread, place.resource)
+                await drop(docs, log_key("thread", thread, ""))
+                await forget_shared(docs, place.resource, {thread})
         self._patience.pop(thread, None)
         return state
 
@@ -336,7 +338,7 @@ class ObservationalMemory:
             data={"known": [o.text for o in state.items[-50:]], "messages": told(part)},
             about=about,
         )
-        got = await ask("observer", model, question, Notes, services, inside=inside)
+        got = await ask("observer", model, question, Notes, services, place=place, inside=inside)
         # What was deleted meanwhile is not noted.
         there = await place.store.read_messages(
             place.thread, after=part[0].pos - 1, upto=part[-1].pos
@@ -382,7 +384,7 @@ class ObservationalMemory:
             data={"notes": data},
             about=about,
         )
-        got = await ask("reflector", model, question, Notes, services, inside=inside)
+        got = await ask("reflector", model, question, Notes, services, place=place, inside=inside)
         items = []
         for note in _useful(got, len(data), "reflector", most):
             source = state.items[note.n - 1]

@@ -16,6 +16,7 @@ from mastra_nb.errors import ConfigError, MastraError, NotFound
 from mastra_nb.events import Noted
 from mastra_nb.memory._asking import when
 from mastra_nb.memory._attached import Attached, Place
+from mastra_nb.memory._notes import log_key
 from mastra_nb.messages import Message, Usage, user
 from mastra_nb.prices import cost
 from mastra_nb.processors import Processor, Turn
@@ -25,6 +26,7 @@ from mastra_nb.vectors import Filter, Hit
 CURSOR = "memory:indexed"
 Scope = Literal["resource", "thread"]
 WORDS = "memory:words"
+_VECTORS = "memory:said:"
 _BATCH = 64
 _LONGEST = 8000
 _SPARE = 20
@@ -34,6 +36,11 @@ _STRIDE = 50
 _MOST_CURSORS = 10_000
 _SHOWN = 2000
 _SPOKEN = ("user", "assistant")
+
+
+def is_index(name: str) -> bool:
+    """Whether it has messages, by whichever embedder."""
+    return name == WORDS or name.startswith(_VECTORS)
 
 
 class SemanticRecall(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +118,7 @@ class Recall(Processor, Attached):
         names = self._names.setdefault(store, {})
         if dimension not in names:
             own = self.embedder.name if self.embedder is not None else ""
-            name = f"memory:{own}@{dimension}" if own else WORDS
+            name = f"{_VECTORS}{own}@{dimension}" if own else WORDS
             await store.vectors.create_index(
                 name,
                 dimension=dimension,
@@ -123,7 +130,7 @@ class Recall(Processor, Attached):
 
     def _cursor(self, thread: str) -> str:
         own = self.embedder.name if self.embedder is not None else ""
-        return f"{own}\n{thread}"
+        return f"{log_key('thread', thread, '')}{own}"
 
     async def index(self, place: Place, end: int | None = None) -> int:
         """Put in what is not yet there; how many messages that were. It goes on where it was cut
@@ -355,8 +362,7 @@ class Recall(Processor, Attached):
 
     async def _everywhere(self, store: Store) -> list[str]:
         """The indexes of all embedders."""
-        names = await store.vectors.list_indexes()
-        return [n for n in names if n == WORDS or (n.startswith("memory:") and "@" in n)]
+        return [n for n in await store.vectors.list_indexes() if is_index(n)]
 
     async def _drop(self, place: Place) -> None:
         for name in await self._everywhere(place.store):
@@ -369,9 +375,6 @@ class Recall(Processor, Attached):
             await to.store.vectors.update(
                 name, filter={"thread": to.thread}, metadata={"resource": to.resource}
             )
-
-    async def deleted(self, place: Place) -> None:
-        await self._drop(place)
 
     async def messages_deleted(self, place: Place, positions: Sequence[int]) -> None:
         for name in await self._everywhere(place.store):

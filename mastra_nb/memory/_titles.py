@@ -45,7 +45,7 @@ async def entitle(
         data={"messages": told(first)},
         about={"thread": place.thread},
     )
-    given = await ask("title", model, question, Title, services)
+    given = await ask("title", model, question, Title, services, place=place)
     title = " ".join(given.title.split())[:_LONGEST].strip()
     # It may have been named, given away or deleted while the model thought.
     now = await place.store.get_thread(place.thread)

@@ -12,7 +12,7 @@ import msgspec
 from mastra_nb.context import Context
 from mastra_nb.errors import ConfigError, Conflict, NotFound, SchemaError, ToolArgsError
 from mastra_nb.memory._attached import Attached, Place
-from mastra_nb.memory._notes import log_key, version_id
+from mastra_nb.memory._notes import drop, log_key, version_id
 from mastra_nb.messages import ToolSpec
 from mastra_nb.processors import Processor, Turn
 from mastra_nb.schema import Schema, clean, parse_json, to_json, validate
@@ -216,13 +216,6 @@ class Working(Processor, Attached):
     def _is_own(self, place: Place) -> bool:
         return self.key(place).startswith("t:")
 
-    async def deleted(self, place: Place) -> None:
-        if self._is_own(place):
-            key = self.key(place)
-            while found := await place.store.find(KIND, prefix=key):
-                for id, _ in found:
-                    await place.store.delete(KIND, id)
-
     async def cloned(self, place: Place, to: Place, upto: int) -> None:
         if self._is_own(to):
             await self._copy(place, to)
@@ -231,7 +224,7 @@ class Working(Processor, Attached):
         """What nobody's conversation knew goes along with it, unless the resource knows already."""
         if self._is_own(place) and not self._is_own(to):
             await self._copy(place, to)
-            await self.deleted(place)
+            await drop(place.store, self.key(place), KIND)
 
     async def _copy(self, place: Place, to: Place) -> None:
         state = await self.read(place)

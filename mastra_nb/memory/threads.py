@@ -22,6 +22,7 @@ from mastra_nb.memory._show import (
     days_ago,
     table,
 )
+from mastra_nb.memory.forgetting import forget_threads
 from mastra_nb.messages import Message, Role, ToolCall, ToolResult
 from mastra_nb.schema import parse_json
 from mastra_nb.services import Services, ambient
@@ -305,11 +306,8 @@ class Conversation:
         return self._other(thread)
 
     async def delete(self) -> None:
-        """With all that is kept beside it."""
-        place = await self._place()
-        # What is beside it first: cut off here, the thread can be deleted again.
-        for each in self._attached:
-            await each.deleted(place)
+        """With all that memory keeps of it."""
+        await forget_threads(self.store, [await self.info()])
         await self.store.delete_thread(self.id)
 
     # Out and in again

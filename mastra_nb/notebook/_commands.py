@@ -14,7 +14,7 @@ from mastra_nb.catalog import catalog
 from mastra_nb.errors import NotFound, UsageError, close_matches
 from mastra_nb.events import View
 from mastra_nb.messages import Usage
-from mastra_nb.notebook import _config, _kept, _live
+from mastra_nb.notebook import _config, _kept, _live, _values
 from mastra_nb.notebook._errors import plain
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._options import words_of
@@ -54,6 +54,7 @@ async def _status(host: Host) -> None:
         ("mastra_nb", __version__),
         ("model", host.model),
         ("store", host.store_name),
+        ("embedder", _embedder()),
         ("replay", replay_text),
         ("asked by default", host.default or "assistant"),
         ("agents", ", ".join(host.agents()) or "none"),
@@ -77,6 +78,12 @@ async def _status(host: Host) -> None:
     ]
     rows += [("problem", text) for text in problems]
     show_table(host, ("", ""), rows, "", widest=400)
+
+
+def _embedder() -> str:
+    """Who makes the vectors where nobody is named."""
+    found = _values.local_embedder()
+    return found.name if found is not None else 'none: by words → pip install "mastra-nb[local]"'
 
 
 def _version(name: str) -> str:

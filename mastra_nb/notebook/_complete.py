@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -76,14 +77,31 @@ def _in_mastra(host: Host, before: list[str], fragment: str) -> tuple[str, list[
         return fragment, _starting(fragment, ["ingest", *portal.run(_kept.names(host))])
     if before == ["index", "ingest"]:
         return fragment, _starting(fragment, portal.run(_kept.names(host)))
+    if before[:2] == ["index", "ingest"]:
+        return fragment, _paths(fragment)
     if before == ["memory"]:
-        ids = [t.id for t in portal.run(host.app.find_threads())]
-        return fragment, _starting(fragment, [*sorted(host.agents()), *ids])
+        found = portal.run(host.app.find_threads())
+        known = [*sorted(host.agents()), *(t.id for t in found), *(t.resource for t in found)]
+        return fragment, _starting(fragment, [name for name in known if name])
     if len(before) > 1:
         return None
     known = {"replay": list(_REPLAY), "default": sorted(host.agents()), "runs": ["all"],
              "run": list(host.views)}.get(before[0], [])  # fmt: skip
     return fragment, _starting(fragment, known)
+
+
+def _paths(fragment: str) -> list[str]:
+    folder, name = os.path.split(fragment)
+    try:
+        found = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
+    except OSError:
+        return []
+    start = f"{folder.rstrip('/')}/" if folder else ""
+    return [
+        f"{start}{entry.name}{'/' if entry.is_dir() else ''}"
+        for entry in found
+        if entry.name.startswith(name) and not entry.name.startswith(".")
+    ]
 
 
 def _values_of(host: Host, option: Option) -> list[str]:

@@ -17,7 +17,7 @@ from mastra_nb import plugins, portal
 from mastra_nb.agents import Agent
 from mastra_nb.app import Mastra, open_store
 from mastra_nb.config import default_storage, project_root, redact
-from mastra_nb.errors import MastraError, NotFound, StorageError
+from mastra_nb.errors import MastraError, StorageError
 from mastra_nb.events import Event, SpanEnded, SpanStarted, View
 from mastra_nb.messages import Usage
 from mastra_nb.models import ReplayMode
@@ -181,21 +181,13 @@ class Host:
     async def load_run(self, id: str) -> Run[Any]:
         """A stored run by the beginning of its id, driven by the agent of its name.
 
-        Raises NotFound for an unknown run, or if its agent is not defined in this kernel.
+        Raises NotFound for an unknown run.
         """
         known = {agent.name: agent for agent in self.agents().values()}
         for name, agent in known.items():
             self.app.agents.setdefault(name, agent)
         self.app.agents.setdefault("assistant", self.assistant)
-        try:
-            return await self.app.get_run(id)
-        except NotFound as error:
-            if "no agent" in error.message:
-                raise NotFound(
-                    f'run "{id}" belongs to an agent that is not defined here: {error.message}',
-                    hint="run the cell that defines it, then try again",
-                ) from None
-            raise
+        return await self.app.get_run(id)
 
     # Threads
 

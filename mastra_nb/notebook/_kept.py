@@ -122,7 +122,7 @@ async def names(host: Host) -> list[str]:
 
 
 async def _index(host: Host, name: str) -> Index:
-    """The notebook's object of that name, or one made from what the store says of it.
+    """The notebook's object of that name or variable, or one made from what the store says of it.
 
     Raises NotFound.
     """
@@ -146,8 +146,8 @@ async def _index(host: Host, name: str) -> Index:
 
 def _variable(host: Host, name: str) -> Index | None:
     found = host.names()
-    mine = [found[n] for n in variables(found) if isinstance(found[n], Index)]
-    return next((each for each in mine if each.name == name), None)
+    mine = {n: found[n] for n in variables(found) if isinstance(found[n], Index)}
+    return next((each for each in mine.values() if each.name == name), mine.get(name))
 
 
 async def _ingest(host: Host, name: str, paths: Sequence[str]) -> None:

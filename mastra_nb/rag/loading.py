@@ -154,7 +154,7 @@ def _plan(source: Any, base: Path | None) -> list[_Step]:
     if isinstance(source, Iterable) and not isinstance(source, bytes | dict):
         return [step for one in source for step in _plan(one, base)]
     raise ConfigError(
-        f"a {type(source).__name__} cannot be read",
+        f'"{type(source).__name__}" is no source of documents',
         hint="give a path, a pattern, an https:// address, a DataFrame or a Document",
     )
 

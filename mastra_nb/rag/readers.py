@@ -229,6 +229,9 @@ def _office(data: bytes, source: str, suffix: str) -> Document:
             hint="is it damaged, or protected by a password?",
         ) from error
     text = result.markdown.replace("\0", "\ufffd")
+    if suffix == "pdf" and text.startswith("%PDF-"):
+        # What its reader cannot read, markitdown takes for plain text.
+        raise SchemaError(f'"{source}" is damaged: no page of it can be read')
     facts = {"title": result.title} if result.title else {}
     kind = "text" if suffix == "pdf" else "markdown"
     if (parted := _PARTS.get(suffix)) is None or not parted[1].search(text):

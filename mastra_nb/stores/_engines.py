@@ -171,10 +171,12 @@ class Engine:
 
 
 def _matching(db: apsw.Connection, index: Index, where: Where, after: int = -1) -> Nos:
-    changed, values = ("", ()) if after < 0 else (" AND v.change > ?", (after,))
-    query = f"""SELECT v.no FROM vector v
+    source, changed, values = where.source(index.no), "", where.values
+    if after >= 0:
+        source, changed, values = "vector v", " AND v.change > ?", [after, *where.values]
+    query = f"""SELECT v.no FROM {source}
         WHERE v.idx = {index.no}{changed} AND {where.sql}"""  # noqa: S608 - numbers and bound values
-    found = _nos(db.execute(query, (*values, *where.values)))
+    found = _nos(db.execute(query, values))
     found.sort()
     return found
 

@@ -8,13 +8,14 @@ the next `prune` goes on with it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import apsw
 import msgspec
 
-from mastra_nb.storage import LEASE_SECONDS, Pruned, Retention
+from mastra_nb.storage import LEASE_SECONDS, Pruned, Retention, Thread
+from mastra_nb.stores import _rows as rows
 from mastra_nb.stores import _rules as rules
 
 STEP_ROWS = 50
@@ -108,6 +109,12 @@ class Prune:
             db.execute("SELECT count(*) FROM embedding WHERE used <= :embeddings", self.bound).get,
         )
 
+    def still_going(self, threads: Sequence[GoneThread], db: apsw.Connection) -> list[Thread]:
+        """What of them nobody has touched since the plan."""
+        rows_of = f"{rows.THREAD} WHERE no = ? AND id = ? AND updated = ?"
+        found = (db.execute(rows_of, thread).fetchone() for thread in threads)
+        return [rows.to_thread(row) for row in found if row is not None]
+
     def drop_thread(self, db: apsw.Connection, thread: GoneThread, done: Counter[str]) -> bool:
         no, id, updated = thread
         query = f"""SELECT 1 FROM thread t WHERE no = :no AND id = :id AND updated = :updated
@@ -132,18 +139,18 @@ class Prune:
         values = {**self.bound, "id": id, "status": status, "updated": updated}
         if not db.execute(ours, (id, self.owner)).get and not db.execute(_STILL, values).get:
             return True
-        rows = db.execute(
+        events = db.execute(
             "SELECT no, blob FROM event WHERE run = ? ORDER BY seq DESC LIMIT ?", (id, STEP_ROWS)
         ).fetchall()
-        nos = [(no,) for no, _ in rows]
+        nos = [(no,) for no, _ in events]
         db.executemany("DELETE FROM thread_message WHERE event = ?", nos)
         db.executemany("DELETE FROM event WHERE no = ?", nos)
         db.executemany(
             """DELETE FROM blob WHERE sha256 = ?1
             AND NOT EXISTS (SELECT 1 FROM event WHERE blob = ?1)""",
-            [(blob,) for blob in {blob for _, blob in rows if blob is not None}],
+            [(blob,) for blob in {blob for _, blob in events if blob is not None}],
         )
-        if len(rows) == STEP_ROWS:
+        if len(events) == STEP_ROWS:
             db.execute(
                 """UPDATE run SET status = 'cancelled', owner = ?, fence = fence + 1,
                     lease_until = unixepoch('subsec') + ? WHERE id = ?""",

@@ -11,7 +11,6 @@ import msgspec
 from mastra_nb.errors import Conflict, LeaseHeld, NotFound, SchemaError, StorageError, UsageError
 from mastra_nb.events import Event, Payload, RunStatus, encode_payload
 from mastra_nb.storage import Retention
-from mastra_nb.vectors import VectorStore
 
 RESTING: frozenset[RunStatus] = frozenset({"suspended", "done", "failed", "cancelled"})
 ENDED: frozenset[RunStatus] = frozenset({"done", "failed", "cancelled"})
@@ -30,6 +29,21 @@ def to_json(value: Any, what: str) -> bytes:
             f"{what} cannot be stored as JSON: {exc}.",
             hint="Store str, int, float, bool, None, and lists and dicts of them.",
         ) from exc
+
+
+def filtered_json(value: dict[str, Any], what: str) -> str:
+    """JSON that filters look into."""
+    raw = to_json(value, what).decode()
+    if "\\u0000" in raw and _has_nul_key(msgspec.json.decode(raw)):
+        # SQLite takes what is before the NUL for the key.
+        raise SchemaError(f"{what} has a key with a NUL character", hint="leave it out")
+    return raw
+
+
+def _has_nul_key(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any("\0" in key or _has_nul_key(each) for key, each in value.items())
+    return isinstance(value, list) and any(map(_has_nul_key, value))
 
 
 def payload_json(data: Payload, run: str, seq: int) -> bytes:
@@ -93,12 +107,6 @@ def cutoffs(retention: Retention, now: float) -> dict[str, float]:
     """By field: what was last changed then or before is too old; -1 is never."""
     days = msgspec.structs.asdict(retention)
     return {name: -1.0 if d is None else now - d * 86_400 for name, d in days.items()}
-
-
-async def forget_recall(vectors: VectorStore, threads: Sequence[str]) -> None:
-    for index in await vectors.list_indexes():
-        if index.startswith("memory:"):
-            await vectors.delete(index, filter={"thread": {"$in": list(threads)}})
 
 
 def lease_after(status: RunStatus | None, until: float, lease: float, now: float) -> float:

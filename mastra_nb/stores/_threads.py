@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 import apsw
@@ -20,6 +19,7 @@ from mastra_nb.storage import Thread, ThreadMessage
 from mastra_nb.stores import _rows as rows
 from mastra_nb.stores import _rules as rules
 from mastra_nb.stores._access import Access
+from mastra_nb.stores._where import Where
 
 _MESSAGE = msgspec.json.Decoder(MessageAdded)
 
@@ -27,7 +27,7 @@ _MESSAGE = msgspec.json.Decoder(MessageAdded)
 class Threads(Access):
     async def put_thread(self, thread: Thread) -> Thread:
         rules.check_names(thread.id, thread.resource, thread.title)
-        meta = rules.to_json(thread.meta, "The meta of the thread").decode()
+        meta = rules.filtered_json(thread.meta, "The meta of the thread")
 
         def work(db: apsw.Connection) -> Thread:
             now = time.time()
@@ -63,18 +63,17 @@ class Threads(Access):
         offset: int = 0,
     ) -> list[Thread]:
         condition = conditions.parse(meta)
-        where, values = ("1", ()) if resource is None else ("resource = ?", (resource,))
-        query = f"{rows.THREAD} WHERE {where} ORDER BY updated DESC, no DESC"
-        first, count = rules.at_most(offset), rules.at_most(limit)
+        terms, values = ([], []) if resource is None else (["resource = ?"], [resource])
+        if meta:
+            where = Where(condition, column="meta")
+            terms.append(where.sql)
+            values += where.values
+        query = f"{rows.THREAD} WHERE {' AND '.join(terms) or '1'} ORDER BY updated DESC, no DESC"
+        bound = (*values, rules.at_most(limit), rules.at_most(offset))
 
         def work(db: apsw.Connection) -> list[Thread]:
-            if not meta:
-                bound = (*values, count, first)
-                found = db.execute(f"{query} LIMIT ? OFFSET ?", bound)
-                return [rows.to_thread(row) for row in found]
-            threads = map(rows.to_thread, db.execute(query, values))
-            chosen = (t for t in threads if conditions.matches(condition, t.meta))
-            return list(islice(chosen, first, first + count))
+            found = db.execute(f"{query} LIMIT ? OFFSET ?", bound)
+            return [rows.to_thread(row) for row in found]
 
         return await self._read(work, threaded=bool(meta))
 
@@ -94,7 +93,7 @@ class Threads(Access):
 
     async def clone_thread(self, thread: str, to: Thread, *, upto: int | None = None) -> Thread:
         rules.check_names(thread, to.id, to.resource, to.title)
-        meta = rules.to_json(to.meta, "The meta of the thread").decode()
+        meta = rules.filtered_json(to.meta, "The meta of the thread")
         bound = rules.MOST if upto is None else rules.at_most(upto)
 
         def work(db: apsw.Connection) -> Thread:

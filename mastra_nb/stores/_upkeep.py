@@ -8,16 +8,16 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 
 from mastra_nb.errors import Conflict, StorageError
-from mastra_nb.storage import Pruned, Retention
+from mastra_nb.storage import Pruned, Retention, Thread
 from mastra_nb.stores import _errors
-from mastra_nb.stores import _rules as rules
 from mastra_nb.stores._access import Access, in_thread
 from mastra_nb.stores._prune import Prune, Step
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 TURN = 0.005
 PAUSE = 0.010
 VACUUM_PAGES = 100
-# Threads whose entries leave the indexes of recall together.
-RECALL_THREADS = 100
+# Threads that `before` is told of together.
+TOLD_THREADS = 100
 
 T = TypeVar("T")
 
@@ -47,15 +47,23 @@ class Upkeep(Access):
             self._vectors = SQLiteVectors(self)
         return self._vectors
 
-    async def prune(self, retention: Retention, *, dry_run: bool = False) -> Pruned:
+    async def prune(
+        self,
+        retention: Retention,
+        *,
+        dry_run: bool = False,
+        before: Callable[[Sequence[Thread]], Awaitable[None]] | None = None,
+    ) -> Pruned:
         job = Prune(retention, time.time(), f"prune-{uuid.uuid4().hex[:8]}")
         plan = await self._read(job.plan, threaded=True)
         if dry_run:
             return plan.counted()
         done: Counter[str] = Counter()
-        for first in range(0, len(plan.threads), RECALL_THREADS):
-            some = plan.threads[first : first + RECALL_THREADS]
-            await rules.forget_recall(self.vectors, [id for _, id, _ in some])
+        for first in range(0, len(plan.threads), TOLD_THREADS):
+            some = plan.threads[first : first + TOLD_THREADS]
+            if before is not None:
+                going = await self._read(partial(job.still_going, some))
+                await before(going)
             done += await self._in_turns(some, job.drop_thread)
         # A run stays as long as a fork of it is there; forks come first, unless made before it.
         while plan.runs and (some_runs := await self._in_turns(plan.runs, job.drop_run)):

@@ -73,6 +73,7 @@ def named(
     columns: str,
 ) -> list[Any]:
     rules.check_names(*(ids or ()))
+    source = "vector v"
     if condition is None:
         sql, values = (
             "v.id IN (SELECT value FROM json_each(?))",
@@ -80,8 +81,8 @@ def named(
         )
     else:
         left = where(db, condition, index)
-        sql, values = left.sql, left.values
-    query = f"SELECT {columns} FROM vector v WHERE v.idx = {index.no} AND {sql}"  # noqa: S608
+        sql, values, source = left.sql, left.values, left.source(index.no)
+    query = f"SELECT {columns} FROM {source} WHERE v.idx = {index.no} AND {sql}"  # noqa: S608
     return found(db, query, values)
 
 

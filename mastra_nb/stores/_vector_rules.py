@@ -199,17 +199,7 @@ def facts_json(metadata: Mapping[str, Any], at: int | None = None) -> str:
     which = "The metadata" if at is None else f"Metadata {at}"
     if not isinstance(metadata, Mapping):
         raise SchemaError(f"{which} is a {type(metadata).__name__}", hint="give a dict")
-    raw = rules.to_json(dict(metadata), which).decode()
-    if "\\u0000" in raw and _has_nul_key(msgspec.json.decode(raw)):
-        # SQLite takes what is before the NUL for the key.
-        raise SchemaError(f"{which} has a key with a NUL character", hint="leave it out")
-    return raw
-
-
-def _has_nul_key(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any("\0" in key or _has_nul_key(each) for key, each in value.items())
-    return isinstance(value, list) and any(map(_has_nul_key, value))
+    return rules.filtered_json(dict(metadata), which)
 
 
 def merged(old: str, changes: Mapping[str, Any]) -> str:

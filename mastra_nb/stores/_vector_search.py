@@ -78,8 +78,8 @@ class Search:
                 self._chosen = engine.chosen(db, index, where)
             question.candidates = len(self._chosen)
             if question.explains:
-                plan = f"""EXPLAIN QUERY PLAN SELECT v.no FROM vector v
-                    WHERE v.idx = {index.no} AND {where.sql}"""  # noqa: S608 - bound
+                plan = f"""EXPLAIN QUERY PLAN SELECT v.no
+                    FROM {where.source(index.no)} WHERE v.idx = {index.no} AND {where.sql}"""  # noqa: S608 - bound
                 question.plan = str(db.execute(plan, where.values).fetchall())
 
     def hits(self) -> list[Hit]:

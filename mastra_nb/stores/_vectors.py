@@ -183,8 +183,8 @@ class SQLiteVectors:
                 where = rows.where(db, condition, now)
                 gone = rows.found(
                     db,
-                    f"""SELECT v.no FROM vector v WHERE v.idx = {now.no} AND {where.sql}
-                    AND v.id NOT IN (SELECT value FROM json_each(?))""",  # noqa: S608 - bound
+                    f"""SELECT v.no FROM {where.source(now.no)} WHERE v.idx = {now.no}
+                    AND {where.sql} AND v.id NOT IN (SELECT value FROM json_each(?))""",  # noqa: S608 - bound
                     (*where.values, listed),
                 )
                 rows.drop(db, now, [no for (no,) in gone])
@@ -307,7 +307,7 @@ class SQLiteVectors:
             vector = "v.embedding" if include_vector else "NULL"
             found = rows.found(
                 db,
-                f"""SELECT v.id, v.metadata, v.text, {vector} FROM vector v
+                f"""SELECT v.id, v.metadata, v.text, {vector} FROM {where.source(index.no)}
                 WHERE v.idx = {index.no} AND {where.sql} ORDER BY v.no LIMIT ? OFFSET ?""",  # noqa: S608
                 (*where.values, *page),
             )
@@ -322,7 +322,8 @@ class SQLiteVectors:
         def work(db: apsw.Connection) -> int:
             index = rows.need(db, name)
             where = rows.where(db, condition, index)
-            query = f"SELECT count(*) FROM vector v WHERE v.idx = {index.no} AND {where.sql}"  # noqa: S608
+            query = f"""SELECT count(*) FROM {where.source(index.no)}
+                WHERE v.idx = {index.no} AND {where.sql}"""  # noqa: S608 - bound
             return int(db.execute(query, where.values).get)
 
         return await self._access._read(work, threaded=bool(filter))

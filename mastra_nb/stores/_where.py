@@ -15,6 +15,8 @@ import msgspec
 
 from mastra_nb.conditions import AllOf, AnyOf, Condition, Not, Test
 
+_SEEKING = ("eq", "in", "gt", "gte", "lt", "lte")  # what leaves the fewest first
+_SOUGHT = {"= 'text'", "IN ('integer', 'real')"}
 _OPERATORS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
@@ -24,19 +26,33 @@ def json_path(path: Sequence[str]) -> str:
 
 
 class Where:
-    """`sql` over the table alias `v`, `values` for its `?`. `indexed` are the keys that have an
+    """`sql` over the JSON of `column`, `values` for its `?`. `indexed` are the keys that have an
     index, True for those at which some entry has an array: SQLite cannot use an index for one half
     of "this value, or an array that holds it". `scope` (a term without values) stands beside each
-    term that an index may answer, as a partial index asks for it.
+    term that an index may answer, as a partial index asks for it. `sought` is a key whose index
+    finds all that may match, or "": SQLite, which has no statistics, takes a list of values or a
+    range for more than there are entries, and would look at all of them.
     """
 
     def __init__(
-        self, condition: Condition, *, indexed: Mapping[str, bool] | None = None, scope: str = ""
+        self,
+        condition: Condition,
+        *,
+        column: str = "v.metadata",
+        indexed: Mapping[str, bool] | None = None,
+        scope: str = "",
     ) -> None:
+        self._column = column
         self.values: list[Any] = []
         self._indexed = indexed or {}
+        self.sought = _sought(condition, self._indexed)
         self._scope = f"{scope} AND " if scope else ""
         self.sql = self._read(condition)
+
+    def source(self, index: int) -> str:
+        """What to select from: `vector v`, by the index of `sought`."""
+        by = f" INDEXED BY {index_names(self.sought, index)[0]}" if self.sought else ""
+        return f"vector v{by}"
 
     def _read(self, condition: Condition) -> str:
         match condition:
@@ -95,7 +111,7 @@ class Where:
 
     def _element(self, test: Test, op: str, value: Any) -> str:
         of = f"{self._scope}{self._type(test)} = 'array'"
-        each = f"json_each(v.metadata, {self._path(test)}) e"
+        each = f"json_each({self._column}, {self._path(test)}) e"
         term = f"e.type {_kind(value)}"
         if value is not None and not isinstance(value, bool):
             term += f" AND e.atom {self._compared(op, value)}"
@@ -120,13 +136,24 @@ class Where:
         return "?"
 
     def _call(self, function: str, test: Test) -> str:
-        return f"{function}(v.metadata, {self._path(test)})"
+        return f"{function}({self._column}, {self._path(test)})"
 
     def _found(self, test: Test) -> str:
         return self._call("json_extract", test)
 
     def _type(self, test: Test) -> str:
         return self._call("json_type", test)
+
+
+def _sought(condition: Condition, indexed: Mapping[str, bool]) -> str:
+    parts = condition.of if isinstance(condition, AllOf) else (condition,)
+    tests = [part for part in parts if isinstance(part, Test) and part.op in _SEEKING]
+    for test in sorted(tests, key=lambda test: _SEEKING.index(test.op)):
+        key, values = ".".join(test.path), test.value if test.op == "in" else (test.value,)
+        kinds = {_kind(value) for value in values}
+        if indexed.get(key) is False and len(kinds) == 1 and kinds <= _SOUGHT:
+            return key
+    return ""
 
 
 def _kind(value: Any) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -199,7 +199,7 @@ class MemoryStore:
 
     async def put_thread(self, thread: Thread) -> Thread:
         rules.check_names(thread.id, thread.resource, thread.title)
-        meta = _json(rules.to_json(thread.meta, "The meta of the thread"))
+        meta = _json(rules.filtered_json(thread.meta, "The meta of the thread"))
         now = time.time()
         with self._using():
             old = self._threads.get(thread.id)
@@ -262,7 +262,7 @@ class MemoryStore:
 
     async def clone_thread(self, thread: str, to: Thread, *, upto: int | None = None) -> Thread:
         rules.check_names(thread, to.id, to.resource, to.title)
-        meta = _json(rules.to_json(to.meta, "The meta of the thread"))
+        meta = _json(rules.filtered_json(to.meta, "The meta of the thread"))
         now = time.time()
         with self._using():
             if thread not in self._threads:
@@ -368,20 +368,22 @@ class MemoryStore:
         with self._using():
             return self._docs.pop((kind, id), None) is not None
 
-    async def prune(self, retention: Retention, *, dry_run: bool = False) -> Pruned:
-        now = time.time()
-        cutoffs = rules.cutoffs(retention, now)
+    async def prune(
+        self,
+        retention: Retention,
+        *,
+        dry_run: bool = False,
+        before: Callable[[Sequence[Thread]], Awaitable[None]] | None = None,
+    ) -> Pruned:
+        cutoffs = rules.cutoffs(retention, time.time())
         with self._using():
-            rests = {
-                row.id
-                for row in self._runs.values()
-                if row.lease_until <= now
-                and (
-                    row.status in rules.ENDED
-                    or (row.status == "suspended" and row.updated <= cutoffs["suspended"])
-                )
-            }
-            threads = self._old_threads(rests, cutoffs["threads"])
+            going = [self._threads[id] for id in self._old_threads(self._resting(cutoffs), cutoffs)]
+        if going and before is not None and not dry_run:
+            await before(going)
+        with self._using():
+            # Others may have written while it was told of.
+            rests = self._resting(cutoffs)
+            threads = self._old_threads(rests, cutoffs) & {t.id for t in going}
             runs = self._old_runs(rests, threads, cutoffs)
             embeddings = self.embeddings.old(cutoffs["embeddings"])
             found = Pruned(
@@ -391,11 +393,8 @@ class MemoryStore:
                 embeddings=len(embeddings),
                 dry_run=dry_run,
             )
-        if dry_run:
-            return found
-        if threads:
-            await rules.forget_recall(self.vectors, sorted(threads))
-        with self._using():
+            if dry_run:
+                return found
             for thread in threads:
                 self._drop_thread(thread)
             for run in runs:
@@ -406,14 +405,26 @@ class MemoryStore:
             self.embeddings.drop(embeddings)
         return found
 
-    def _old_threads(self, rests: set[str], cutoff: float) -> set[str]:
+    def _resting(self, cutoffs: dict[str, float]) -> set[str]:
+        now = time.time()
+        return {
+            row.id
+            for row in self._runs.values()
+            if row.lease_until <= now
+            and (
+                row.status in rules.ENDED
+                or (row.status == "suspended" and row.updated <= cutoffs["suspended"])
+            )
+        }
+
+    def _old_threads(self, rests: set[str], cutoffs: dict[str, float]) -> set[str]:
         """A run that may wake up again keeps its thread."""
         awake = self._runs.keys() - rests
         named = {self._runs[run].thread for run in awake}
         return {
             thread.id
             for thread in self._threads.values()
-            if thread.updated <= cutoff
+            if thread.updated <= cutoffs["threads"]
             and thread.id not in named
             and not any(run in awake for run, _ in self._linked[thread.id])
         }

@@ -18,6 +18,7 @@ from mastra_nb.messages import user
 from mastra_nb.storage import Pruned, Retention, RunRow, Store, Thread
 from mastra_nb.store_contract import StoreContract
 from mastra_nb.stores import memory, sqlite
+from tests.filters_strategies import filters, metadata
 
 
 class TestMemoryStore(StoreContract):
@@ -187,3 +188,28 @@ def test_both_stores_answer_alike(script):
             assert [p.name for p in Path(folder).iterdir() if p.name != "s.db.lock"] == ["s.db"]
 
     asyncio.run(compare())
+
+
+FACTS = metadata.filter(lambda m: b"\\u0000" not in msgspec.json.encode(m))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(FACTS, min_size=1, max_size=8), st.lists(filters, min_size=1, max_size=6))
+async def test_threads_are_found_alike(facts: list[Any], asked: list[Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        stores: list[Store] = [
+            memory.open_store("memory://"),
+            sqlite.open_store(f"sqlite:///{folder}/s.db"),
+        ]
+        for store in stores:
+            for n, meta in enumerate(facts):
+                await store.put_thread(Thread(id=f"t{n}", resource=f"r{n % 2}", meta=meta))
+        for filter in asked:
+            for given_terms in ({}, {"resource": "r1"}, {"limit": 2, "offset": 1}):
+                found = [
+                    [t.id for t in await store.find_threads(meta=filter, **given_terms)]
+                    for store in stores
+                ]
+                assert found[0] == found[1]
+        for store in stores:
+            await store.close()

@@ -28,10 +28,11 @@ from mastra_nb.memory._notes import (
     write,
 )
 from mastra_nb.memory._observations import ObservationalMemory, chunk, cuts, tail
+from mastra_nb.memory.forgetting import forget_threads
 from mastra_nb.messages import Message, ToolCall, ToolResult, assistant, user
 from mastra_nb.models import ModelRequest, Profile, Reply
 from mastra_nb.services import Services
-from mastra_nb.storage import RunRow
+from mastra_nb.storage import RunRow, Thread
 from mastra_nb.stores.memory import MemoryStore
 from mastra_nb.testing import ScriptedModel
 
@@ -383,5 +384,5 @@ async def test_a_deleted_message_takes_its_notes_along() -> None:
     await my.observe()
     await ObservationsPart(my.memory).messages_deleted(my.place, [1, 2])
     assert [o.text for o in (await my.memory.read(my.place)).items] == ["two"]
-    await ObservationsPart(my.memory).deleted(my.place)
+    await forget_threads(my.store, [Thread(id="t")])
     assert await my.store.find(KIND) == []

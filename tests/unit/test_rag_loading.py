@@ -85,8 +85,8 @@ async def test_nothing_leaves_the_root(tmp_path: Path, path: str) -> None:
 
 
 async def test_what_is_no_source_says_so(tmp_path: Path) -> None:
-    for bad, match in (("a\0b", "no path"), ("", "no path"), (3, "int cannot be read"),
-                       ("some text to index", "there is no"), (b"x", "bytes cannot")):  # fmt: skip
+    for bad, match in (("a\0b", "no path"), ("", "no path"), (3, "is no source of documents"),
+                       ("some text to index", "there is no"), (b"x", "bytes")):  # fmt: skip
         with pytest.raises((ConfigError, NotFound), match=match):
             await load(bad)
 
@@ -345,3 +345,8 @@ def test_a_document_does_not_bring_other_files_along(
     with no_network():
         found = read_document(out.getvalue(), "a.docx", suffix="docx")
     assert found.text == "Owls" and not [name for name in opened if "secret" in name]
+
+
+def test_a_pdf_that_is_none_is_not_indexed_as_its_bytes() -> None:
+    with pytest.raises(SchemaError, match="is damaged"):
+        read_document(b"%PDF-1.4 garbage", "a.pdf", suffix="pdf")

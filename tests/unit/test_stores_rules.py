@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mastra_nb.stores._rules import forget_recall, lease_after, prefix_end, spans
+from mastra_nb.stores._rules import lease_after, prefix_end, spans
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
 edges = st.text(st.sampled_from("a\ud7ff\ue000\U0010ffff"), max_size=3)
@@ -39,20 +39,3 @@ def test_spans_are_the_positions_asked_for(after, upto, ranges):
         asked = asked and pos > max(0, after) and (upto is None or pos <= upto)
         assert asked == any(low <= pos <= high for low, high in found)
     assert all(one[1] + 1 < two[0] for one, two in pairwise(found))
-
-
-async def test_recall_forgets_threads_in_indexes_of_memory_only():
-    class Indexes:
-        def __init__(self):
-            self.deleted = []
-
-        async def list_indexes(self):
-            return ["docs", "memory:a", "memory", "memory:b"]
-
-        async def delete(self, name, *, filter):
-            self.deleted.append((name, filter))
-
-    indexes = Indexes()
-    await forget_recall(indexes, ["t", "u"])
-    wanted = {"thread": {"$in": ["t", "u"]}}
-    assert indexes.deleted == [("memory:a", wanted), ("memory:b", wanted)]

@@ -68,6 +68,9 @@ async def test_a_file_of_version_1_has_everything_still(path):
     await new_run(store, "new", resource="ada", thread="t")
     await store.append("new", 1, messages("new", ["more"]), thread="t", status="done")
     assert [m.pos for m in await store.read_messages("t")] == [4, 5]
+    await store.vectors.create_index("i", dimension=2)
+    await store.vectors.upsert("i", [[1.0, 0.0]], ids=["a"], texts=["a word"])
+    assert [h.id for h in await store.vectors.query("i", [1.0, 0.0], text="word")] == ["a"]
     await store.embeddings.put("m", {b"d": b"v"})
     await store.clone_thread("t", Thread(id="c"))
     done = await store.prune(Retention(threads=0, embeddings=0))
