@@ -15,7 +15,10 @@ from mastra_nb.records import record as record
 
 MIME = "application/vnd.mastra.run.v1+json"
 _MAX_LINE = 200
-_ICONS = {"tool": "🔧", "agent": "🤖", "handoff": "🤝", "structure": "🧩", "workflow": "⛓"}
+_ICONS = {
+    "tool": "🔧", "agent": "🤖", "handoff": "🤝", "structure": "🧩", "workflow": "⛓",
+    "memory": "🧠", "embedding": "🧮",
+}  # fmt: skip
 _WORDS = {"handoff": "handed over to ", "structure": "made a "}
 _LEVELS = {"debug": "·", "info": "ℹ", "warning": "⚠", "error": "✗"}
 

@@ -204,6 +204,9 @@ def snippet(text: str, query: str, most: int = _SNIPPET) -> str:
     words = sorted(re.findall(r"\w{3,}", query[:500].lower())[:20], key=len, reverse=True)
     found = (low.find(word) for word in words)
     at = max(0, next((f for f in found if f >= 0), 0) - 40)
+    if at:
+        # A word is not cut in two.
+        at = line.find(" ", at, at + 40) + 1 or at
     cut = line[at : at + most]
     return ("…" if at else "") + cut + ("…" if at + most < len(line) else "")
 
