@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 
 MOST_DIMENSIONS = 16_384
 WORD = re.compile(r"\w+")
-# Of a fused score, what the vector gives; chosen on one half of the queries of tests/bench/quality.py
+# Of a fused score, what the vector gives; chosen on half of the queries of tests/bench/quality.py
 VECTOR_SHARE = 0.4
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,7}")
 
