@@ -53,6 +53,7 @@ LINES = (
     Line("P6sem", "the best 5 of a resource, by vector and words: CPU", "ours", ("floor",), 0.05,
          12.3, "recall"),
     Line("P6sem", "wall", "ours", ("floor",), 0.05, 12.3, "recall_wall"),
+    Line("P6sem", "of which by the vector alone: CPU", "ours", ("floor",), 0.05, 12.3, "near"),
     Line("P6sem", "the best 5 of one thread of 50: CPU", "ours", (), 0.05, 12.3, "thread"),
     Line("P6sem", "the first recall of a process: wall", "ours", (), None, None, "first_wall"),
     Line("P6sem", "file with 10,500 messages", "ours", ("floor",), None, 96, "closed", "MB"),
