@@ -258,14 +258,14 @@ class Neighbors:
         """
         return Selection(np.unique(np.asarray(nos, np.int64)))
 
-    def _resolve(self, within: Nos | Selection) -> Places:
+    def _resolve(self, within: Nos | Selection) -> Places | None:  # None: all there are
         chosen = within if isinstance(within, Selection) else Selection(np.unique(within))
         found = chosen._found
         if found is None or found[0] != self._version:
             places = self._places(chosen.nos)
             places = places[places >= 0]
             found = chosen._found = (self._version, places[self._alive[places]])
-        return found[1]
+        return found[1] if len(found[1]) < len(self) else None
 
     # Searching
 
