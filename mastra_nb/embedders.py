@@ -197,6 +197,10 @@ async def embed_many(
                 if job.missing():
                     # The run has been here before, but the vectors are not kept.
                     await work.run(None)
+    except BaseException as error:
+        if shown is not None and progress is None:
+            shown.failed(error)
+        raise
     finally:
         if shown is not None and progress is None:
             shown.close()

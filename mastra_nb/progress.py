@@ -18,6 +18,10 @@ class Progress(Protocol):
 
     def note(self, text: str) -> None: ...
 
+    def failed(self, error: BaseException) -> None:
+        """It ends by this; a front end may say what that means. `close` comes after it."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -27,6 +31,8 @@ class Silent:
     def advance(self, n: int = 1) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+    def failed(self, error: BaseException) -> None: ...
 
     def close(self) -> None: ...
 
@@ -48,6 +54,10 @@ class Line:
 
     def note(self, text: str) -> None:
         self._said = text
+        self._show()
+
+    def failed(self, error: BaseException) -> None:
+        self._what += ", stopped:"
         self._show()
 
     def close(self) -> None:

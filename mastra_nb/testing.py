@@ -22,6 +22,7 @@ from mastra_nb.events import ArgsDelta, ReasoningDelta, TextDelta
 from mastra_nb.messages import Message, Reasoning, Text, ToolCall, Usage
 from mastra_nb.models import ModelRequest, Profile, Reply
 from mastra_nb.store_contract import StoreContract as StoreContract
+from mastra_nb.vector_contract import VectorContract as VectorContract
 
 Line = (
     str

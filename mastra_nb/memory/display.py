@@ -1,14 +1,49 @@
-"""A memory in a cell: its threads, and what is kept beside them."""
+"""A memory in a cell: its threads, what is kept beside them, and what was found in it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from mastra_nb.memory._asking import when
 from mastra_nb.memory._attached import Attached
+from mastra_nb.memory._recall import Recollection
 from mastra_nb.memory._show import Bundle, bundle, counted, days_ago, table
+from mastra_nb.memory._working import Version
+from mastra_nb.records import json_text
 from mastra_nb.storage import Store
 
 _MOST_THREADS = 20
+
+
+class Recollections(tuple[Recollection, ...]):
+    """What was said and fits, the best first, as a table."""
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
+        rows = [
+            (f"{r.score:.3g}", r.message.role, r.message.text, f"{r.thread}#{r.pos}", when(r.at))
+            for r in self
+        ]
+        head = ("score", "who", "said", "thread", "when")
+        return bundle(counted(len(self), "message"), table(head, rows))
+
+
+class Versions(tuple[Version, ...]):
+    """Working memory as it was, the newest first, as a table."""
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
+        rows = [
+            (
+                str(v.version),
+                v.value if isinstance(v.value, str) else json_text(v.value),
+                when(v.at) if v.at else "",
+                v.by,
+            )
+            for v in self
+        ]
+        return bundle(
+            counted(len(self), "version"), table(("version", "value", "when", "by"), rows)
+        )
 
 
 async def overview(

@@ -20,13 +20,13 @@ from mastra_nb.memory._longterm import FactsPart, ObservationsPart
 from mastra_nb.memory._notes import log_key
 from mastra_nb.memory._observations import ObservationalMemory
 from mastra_nb.memory._owner import claimed, owned, unknown
-from mastra_nb.memory._recall import Recall, Recollection, SemanticRecall
+from mastra_nb.memory._recall import Recall, SemanticRecall
 from mastra_nb.memory._remembering import Remembering
 from mastra_nb.memory._show import Bundle, bundle
 from mastra_nb.memory._titles import Titles, entitle
 from mastra_nb.memory._working import Version, Working, WorkingMemory
 from mastra_nb.memory.archive import export_memory, import_memory
-from mastra_nb.memory.display import overview
+from mastra_nb.memory.display import Recollections, Versions, overview
 from mastra_nb.memory.threads import Conversation, OnConflict, ThreadList, list_threads
 from mastra_nb.models import ready, resolve
 from mastra_nb.processors import Processor, Turn, with_stage
@@ -90,7 +90,7 @@ class Memory(Remembering, Processor):
         self.parts: tuple[Processor, ...] = tuple(p for p in parts if p is not None)
         # Those that see each model call. They come before this, so that they end after it.
         self.stages = with_stage(self.parts, "process_input_step")
-        self._attached = tuple(p for p in self.parts if isinstance(p, Attached))
+        self.attached = tuple(p for p in self.parts if isinstance(p, Attached))
         self._behind = Background()
         self._places: WeakKeyDictionary[Turn, tuple[Place, int]] = WeakKeyDictionary()
         self._caught_up: WeakKeyDictionary[Store, set[str]] = WeakKeyDictionary()
@@ -240,14 +240,14 @@ class Memory(Remembering, Processor):
         thread: str | None = None,
         top_k: int | None = None,
         filter: Mapping[str, Any] | None = None,
-    ) -> list[Recollection]:
+    ) -> Recollections:
         """What was said that fits, best first: of the resource, or of one thread."""
         place = await self._place(thread, resource)
         recall = _need(self._recall, "semantic_recall")
         await self._behind.settle(_key(place), seconds=_PATIENCE)
         scope: Any = "resource" if thread is None else "thread"
         hits, _ = await recall.find(place, query, top_k=top_k, scope=scope, filter=filter)
-        return await recall.recollections(place, hits)
+        return Recollections(await recall.recollections(place, hits))
 
     async def index(self, *, resource: str = "", thread: str | None = None) -> int:
         """Index what was said and is not yet in; how many messages that were."""
@@ -274,12 +274,10 @@ class Memory(Remembering, Processor):
         now = self.services.now()
         return await working.write(place, value, at=now, base=base)
 
-    async def working_history(
-        self, *, resource: str = "", thread: str | None = None
-    ) -> list[Version]:
+    async def working_history(self, *, resource: str = "", thread: str | None = None) -> Versions:
         """Its versions, the newest first."""
         working, place = await self._kept(resource, thread)
-        return await working.history(place)
+        return Versions(await working.history(place))
 
     async def revert_working(
         self, version: int, *, resource: str = "", thread: str | None = None
@@ -315,13 +313,13 @@ class Memory(Remembering, Processor):
 
     def thread(self, id: str, *, resource: str | None = None) -> Conversation:
         """A conversation by its id; with a `resource` it must be that one's."""
-        given: dict[str, Any] = {"attached": self._attached, "services": self.services}
+        given: dict[str, Any] = {"attached": self.attached, "services": self.services}
         return Conversation(self.store, id, resource=resource, **given)
 
     async def export(self, resource: str) -> dict[str, Any]:
         """Everything of a resource, as JSON."""
         return await export_memory(
-            self.store, resource, attached=self._attached, services=self.services
+            self.store, resource, attached=self.attached, services=self.services
         )
 
     async def load(
@@ -333,7 +331,7 @@ class Memory(Remembering, Processor):
             data,
             resource=resource,
             on_conflict=on_conflict,
-            attached=self._attached,
+            attached=self.attached,
             services=self.services,
         )
 
@@ -353,7 +351,7 @@ class Memory(Remembering, Processor):
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
         try:
             now = self.services.now()
-            return portal.run(overview(self.store, None, self._attached, now=now))
+            return portal.run(overview(self.store, None, self.attached, now=now))
         except MastraError as error:
             return bundle(error.message, "")
 

@@ -86,9 +86,10 @@ async def prepare(host: Host, line: str, body: str | None, names: _values.Names)
         _values.check_variable(parsed.values["out"], "the name after -o")
     output = _values.find_type(parsed.values["schema"], names) if "schema" in parsed.values else ...
     named = parsed.get("thread", "")
-    if named and agent.memory is None:
+    if (named or parsed.get("resource")) and agent.memory is None:
         agent = agent.replace(memory=Memory())
-    thread, shown = host.thread_of(agent, named)
+    resource = parsed.get("resource", agent.resource)
+    thread, shown = host.thread_of(agent, named, resource)
     limits = agent.limits
     if "budget" in parsed.values:
         limits = msgspec.structs.replace(limits or Limits(), cost=parsed.values["budget"])
@@ -101,7 +102,7 @@ async def prepare(host: Host, line: str, body: str | None, names: _values.Names)
     call = host.calls.identify(host.notebook, agent.name, prompt, line if body is not None else "")
     run = None if anew else await _take_up(host, agent, call, output)
     if run is None:
-        run = agent.run(prompt, thread=thread, output=output, limits=limits)
+        run = agent.run(prompt, thread=thread, resource=resource, output=output, limits=limits)
         await host.list_thread(thread)
         if host.services.store is not None:
             await _attach.begin(host.services.store, call, run.id)

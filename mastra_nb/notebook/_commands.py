@@ -10,16 +10,16 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast, get_args
 
 from mastra_nb import __version__, models
-from mastra_nb._escape import escape
 from mastra_nb.catalog import catalog
 from mastra_nb.errors import NotFound, UsageError, close_matches
 from mastra_nb.events import View
 from mastra_nb.messages import Usage
-from mastra_nb.notebook import _config, _live
+from mastra_nb.notebook import _config, _kept, _live
 from mastra_nb.notebook._errors import plain
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._options import words_of
 from mastra_nb.notebook._specs import COMMANDS, MASTRA
+from mastra_nb.notebook._tables import show_table
 
 
 async def run(host: Host, line: str) -> Any:
@@ -28,43 +28,18 @@ async def run(host: Host, line: str) -> Any:
     name, args = words[0], words[1:]
     if name not in COMMANDS:
         raise UsageError(f'%mastra has no "{name}"', hint=close_matches(name, COMMANDS))
-    most = 0 if not COMMANDS[name][0] else 1
+    takes, _ = COMMANDS[name]
+    most = len(args) if "…" in takes else min(1, len(takes))
     if len(args) > most:
-        usage = f"%mastra {name} {COMMANDS[name][0]}".rstrip()
+        usage = f"%mastra {name} {takes}".rstrip()
         raise UsageError(
             f'%mastra {name} does not know what to do with "{args[most]}"', hint=f"usage: {usage}"
         )
     host.refresh()
-    return await _COMMANDS[name](host, args[0] if args else "")
+    return await _COMMANDS[name](host, *args)
 
 
-def show_table(
-    host: Host, header: Sequence[str], rows: Sequence[Sequence[str]], empty: str, widest: int = 60
-) -> None:
-    """Rows of text as a table, in Markdown and as plain text; names and titles stay text."""
-    if not rows:
-        _live.say(empty)
-        return
-    cells = [[_short(cell, widest) for cell in row] for row in rows]
-    widths = [max(len(r[i]) for r in (list(header), *cells)) for i in range(len(header))]
-    text = "\n".join(
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-        for row in (header, *cells)
-    )
-    if not host.in_kernel:
-        _live.say(text)
-        return
-    lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
-    lines += [f"| {' | '.join(escape(c) for c in row)} |" for row in cells]
-    _live.publish({"text/markdown": "\n".join(lines), "text/plain": text})
-
-
-def _short(text: str, widest: int) -> str:
-    text = " ".join(plain(text).split())
-    return text if len(text) <= widest else f"{text[: widest - 1]}…"
-
-
-async def _status(host: Host, _: str) -> None:
+async def _status(host: Host) -> None:
     settings = host.services.settings
     shell = host.shell
     replay = host.replay.mode
@@ -111,7 +86,7 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-async def _models(host: Host, arg: str) -> None:
+async def _models(host: Host, arg: str = "") -> None:
     if arg:
         await _models_of(host, arg)
         return
@@ -148,7 +123,7 @@ async def _models_of(host: Host, provider: str) -> None:
     show_table(host, (f"{provider}: {state.why}",), rows, "", widest=140)
 
 
-async def _agents(host: Host, _: str) -> None:
+async def _agents(host: Host) -> None:
     rows = []
     for name, agent in host.agents().items():
         model = agent.model if isinstance(agent.model, str) else getattr(agent.model, "name", None)
@@ -162,7 +137,7 @@ async def _agents(host: Host, _: str) -> None:
     )  # fmt: skip
 
 
-async def _runs(host: Host, arg: str) -> None:
+async def _runs(host: Host, arg: str = "") -> None:
     if arg:
         await _stored_runs(host, arg)
         return
@@ -216,7 +191,7 @@ def _money(cost: float | None) -> str:
     return f"${cost:.4f}" if cost else "$0"
 
 
-async def _run(host: Host, arg: str) -> None:
+async def _run(host: Host, arg: str = "") -> None:
     """`arg` is a number of this kernel's list, an id or its beginning; "last" the newest."""
     arg = "" if arg == "last" else arg
     views = list(host.views.values())
@@ -237,28 +212,7 @@ async def _run(host: Host, arg: str) -> None:
         _live.say(plain(run.text))
 
 
-async def _threads(host: Host, _: str) -> None:
-    found = await host.app.find_threads()
-    rows = []
-    for thread in found:
-        last = (
-            await host.services.store.read_messages(thread.id, last=1)
-            if host.services.store
-            else []
-        )
-        kernel = thread.meta.get("kernel")
-        where = "this kernel" if kernel == host.token else "an earlier kernel" if kernel else ""
-        rows.append((
-            thread.id, str(last[0].pos if last else 0), thread.title, where,
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(thread.updated)),
-        ))  # fmt: skip
-    show_table(
-        host, ("thread", "messages", "notebook", "lives in", "last used"), rows,
-        "no conversations in the store yet",
-    )  # fmt: skip
-
-
-async def _cost(host: Host, _: str) -> None:
+async def _cost(host: Host) -> None:
     rows = [
         (model, str(u.calls), str(u.input), str(u.output), _money(u.cost) or "unknown price")
         for model, u in host.spent.items()
@@ -273,7 +227,7 @@ async def _cost(host: Host, _: str) -> None:
     )  # fmt: skip
 
 
-async def _replay(host: Host, arg: str) -> None:
+async def _replay(host: Host, arg: str = "") -> None:
     modes = get_args(models.ReplayMode)
     if arg and arg not in modes:
         raise UsageError(f'%mastra replay does not know "{arg}"', hint=close_matches(arg, modes))
@@ -289,27 +243,29 @@ async def _replay(host: Host, arg: str) -> None:
     _live.say(f"replay {mode} · {about[mode]}")
 
 
-async def _default(host: Host, arg: str) -> None:
+async def _default(host: Host, arg: str = "") -> None:
     if arg:
         host.find_agent(arg, host.names())
         host.default = arg
     _live.say(f"%ask without a name asks {host.default or 'assistant'}")
 
 
-async def _help(host: Host, _: str) -> None:
+async def _help(host: Host) -> None:
     from mastra_nb.notebook._specs import SPECS
 
     lines = [f"{s.usage[0].split()[0]:<10}{s.summary}" for s in SPECS.values()]
     _live.say("\n".join([*lines, "", MASTRA.body, "", "%%ask? explains one of them"]))
 
 
-_COMMANDS: dict[str, Callable[[Host, str], Awaitable[None]]] = {
+_COMMANDS: dict[str, Callable[..., Awaitable[None]]] = {
     "status": _status,
     "models": _models,
     "agents": _agents,
     "runs": _runs,
     "run": _run,
-    "threads": _threads,
+    "threads": _kept.threads,
+    "memory": _kept.memory,
+    "index": _kept.index,
     "cost": _cost,
     "replay": _replay,
     "default": _default,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from mastra_nb import plugins
+from mastra_nb import plugins, portal
+from mastra_nb.memory.memory import Memory
+from mastra_nb.notebook import _kept
 from mastra_nb.notebook._config import DEFAULT_MODELS
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._options import Option, Spec
-from mastra_nb.notebook._specs import COMMANDS, SPECS
+from mastra_nb.notebook._specs import COMMANDS, MEMORY_PARTS, SPECS
 from mastra_nb.notebook._templates import variables
 from mastra_nb.notebook._values import _may_be_tool
 
@@ -70,6 +72,13 @@ def _in_line(
 def _in_mastra(host: Host, before: list[str], fragment: str) -> tuple[str, list[str]] | None:
     if not before:
         return fragment, _starting(fragment, list(COMMANDS))
+    if before == ["index"]:
+        return fragment, _starting(fragment, ["ingest", *portal.run(_kept.names(host))])
+    if before == ["index", "ingest"]:
+        return fragment, _starting(fragment, portal.run(_kept.names(host)))
+    if before == ["memory"]:
+        ids = [t.id for t in portal.run(host.app.find_threads())]
+        return fragment, _starting(fragment, [*sorted(host.agents()), *ids])
     if len(before) > 1:
         return None
     known = {"replay": list(_REPLAY), "default": sorted(host.agents()), "runs": ["all"],
@@ -92,8 +101,12 @@ def _values_of(host: Host, option: Option) -> list[str]:
         return [n for n in mine if isinstance(names[n], type)]
     if option.complete == "variable":
         return mine
-    if option.implied:
-        return ["on", "off"]
+    if option.complete == "memory":
+        return ["on", "off", *MEMORY_PARTS, *(n for n in mine if isinstance(names[n], Memory))]
+    if option.complete == "embedder":
+        return ["local", *(n for n in mine if hasattr(names[n], "embed"))]
+    if option.complete == "thread":
+        return [t.id for t in portal.run(host.app.find_threads())]
     return []
 
 

@@ -83,16 +83,15 @@ def _make(
     host: Host, name: str, instructions: str, values: dict[str, Any], names: _values.Names
 ) -> Agent[Any]:
     tools = _values.find_tools(values.get("tools", ()), names, host.app.tools)
-    memory = _values.memory_mode(values["memory"]) if "memory" in values else None
-    thread = values.get("thread", "")
-    if thread and "memory" not in values:
-        memory = _values.memory_mode("on")
-    elif thread and memory is None:
+    thread, resource = values.get("thread", ""), values.get("resource", "")
+    mode = values.get("memory", "on" if thread or resource else "off")
+    memory = _values.memory_mode(mode, names, values.get("embedder", ""))
+    if thread and memory is None:
         raise UsageError(
             f'the agent "{name}" has a thread but no memory', hint="leave --memory off out"
         )
     if memory is not None and not thread:
-        thread = host.kernel_thread(name)
+        thread = host.kernel_thread(name, resource)
     made: Agent[Any] = Agent(
         name=name,
         instructions=instructions,
@@ -101,6 +100,7 @@ def _make(
         output=_values.find_type(values["output"], names) if "output" in values else None,
         memory=memory,
         thread=thread,
+        resource=resource,
         **_front.convert({k: v for k, v in values.items() if k in _front.OPTIONS}, names),
     )
     # What is wrong with a schema is said where it is written, not in the first question.
@@ -119,7 +119,13 @@ def _describe(host: Host, made: Agent[Any], values: dict[str, Any]) -> str:
     if made.output is not None:
         parts.append(f"answers {values['output']}")
     if made.memory is not None:
-        parts.append(f"thread {values['thread']}" if "thread" in values else "memory")
+        kept = [part.strip() for part in values.get("memory", "on").split(",")]
+        parts.append("memory" if kept == ["on"] else f"memory {', '.join(kept)}")
+        if made.memory.embedder is not None:
+            parts[-1] += f" by {made.memory.embedder.name}"
+        elif {"recall", "facts"} & {*kept}:
+            parts[-1] += " by words"
+        parts += [f"{name} {values[name]}" for name in ("thread", "resource") if values.get(name)]
     return " · ".join(parts)
 
 

@@ -199,23 +199,25 @@ class Host:
 
     # Threads
 
-    def thread_of(self, agent: Agent[Any], named: str) -> tuple[str, str]:
-        """(thread, what to show of it) for a run of `agent`."""
+    def thread_of(self, agent: Agent[Any], named: str, resource: str = "") -> tuple[str, str]:
+        """(thread, what to show of it) for a run of `agent`, or of it for that resource."""
         if named:
             return named, named
-        if agent.thread:
+        whose = resource or agent.resource
+        if agent.thread and whose == agent.resource:
             return agent.thread, "" if self._is_kernel_thread(agent.thread) else agent.thread
         if agent.memory is None:
             return "", ""
-        return self.kernel_thread(agent.name), ""
+        return self.kernel_thread(agent.name, whose), ""
 
-    def kernel_thread(self, agent: str) -> str:
+    def kernel_thread(self, agent: str, resource: str = "") -> str:
         """A conversation that lives as long as this kernel."""
-        return self._threads.get(agent, f"{agent}@{self.services.session}")
+        own = f"{agent}:{resource}" if resource else agent
+        return self._threads.get(own, f"{own}@{self.services.session}")
 
     def adopt_thread(self, agent: Agent[Any], thread: str) -> None:
         """An unfinished run was taken up: its conversation goes on, in the thread it began in."""
-        self._threads[agent.name] = thread
+        self._threads[thread.rpartition("@")[0]] = thread
         if self._is_kernel_thread(agent.thread):
             agent.thread = thread
 

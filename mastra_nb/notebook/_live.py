@@ -145,7 +145,7 @@ async def show(run: Run[T], screen: Screen, frame_rate: float) -> T:
             async for _ in frames(run, frame_rate):
                 screen.show(run, last=False)
         except asyncio.CancelledError:
-            _uncancel()
+            uncancel()
             raise stopped(said(run)) from None
         finally:
             screen.show(run, last=True)
@@ -179,7 +179,7 @@ def mark_interrupt(error: BaseException, run: Run[Any]) -> None:
     error._render_traceback_ = lambda: shown  # type: ignore[attr-defined]
 
 
-def _uncancel() -> None:
+def uncancel() -> None:
     """The interrupt is answered: the task goes on to raise our error instead."""
     task = asyncio.current_task()
     while task is not None and task.cancelling():

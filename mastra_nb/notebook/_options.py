@@ -26,7 +26,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     metavar: str = ""
     kind: Literal["text", "list", "number", "choice"] = "text"
     choices: tuple[str, ...] = ()
-    complete: Literal["", "model", "tool", "type", "thread", "variable"] = ""
+    complete: Literal["", "model", "tool", "type", "thread", "variable", "memory", "embedder"] = ""
     implied: str = ""
     pattern: str = ""
 

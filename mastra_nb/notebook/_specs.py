@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from mastra_nb.notebook._options import Option, Spec
 
+MEMORY_PARTS = {
+    "recall": "semantic_recall",
+    "working": "working_memory",
+    "observe": "observational_memory",
+    "facts": "facts",
+    "titles": "generate_title",
+}
+# What has a comma is meant as one, whatever it says: the next word may be the agent's name.
+MEMORY_MODE = rf"on|off|{'|'.join(MEMORY_PARTS)}|\d+|\w*,[\w,]*"
+
 AGENT = Spec(
     name="agent",
     summary="Define an agent and bind it to a variable.",
     usage=(
-        "%%agent NAME [-m MODEL] [-t TOOL,…] [--memory [MODE]] [--thread T] [--output TYPE] "
-        "[--approve TOOL,…] [--save PATH]",
+        "%%agent NAME [-m MODEL] [-t TOOL,…] [--memory [MODE]] [--thread T] [--resource R] "
+        "[--embedder E] [--output TYPE] [--approve TOOL,…] [--save PATH]",
         "%agent  NAME -f FILE [options]",
     ),
     body=(
@@ -25,16 +35,21 @@ AGENT = Spec(
         ),
         Option(
             name="tools", short="-t", metavar="TOOL,…", kind="list", complete="tool",
-            help="functions, tools or agents of the notebook it may call",
+            help="functions, tools, indexes or agents of the notebook it may call",
         ),
         Option(
-            name="memory", metavar="[MODE]", implied="on", pattern=r"on|off|\d+",
-            help="remember the conversation: on, off, or how many messages; default: off",
+            name="memory", metavar="[MODE]", implied="on", pattern=MEMORY_MODE, complete="memory",
+            help="on, off, how many messages, and what more: recall,working,facts,observe,titles",
+        ),
+        Option(
+            name="embedder", metavar="E", complete="embedder",
+            help='who makes vectors for recall and facts; default: "local" if it is installed',
         ),
         Option(
             name="thread", metavar="T", complete="thread",
             help="a conversation that outlives the kernel (implies memory)",
         ),
+        Option(name="resource", metavar="R", help="whose conversations and memory these are"),
         Option(
             name="output", metavar="TYPE", complete="type",
             help="the type of its answers; default: text",
@@ -56,8 +71,8 @@ ASK = Spec(
     name="ask",
     summary="Ask an agent; the answer streams into the cell.",
     usage=(
-        "%%ask [AGENT] [-o VAR] [--schema TYPE] [--thread T] [--as md|code|json] "
-        "[--budget USD] [--no-cache] [--show-prompt]",
+        "%%ask [AGENT] [-o VAR] [--schema TYPE] [--thread T] [--resource R] "
+        "[--as md|code|json] [--budget USD] [--no-cache] [--show-prompt]",
         "%ask  [AGENT] [options] the question",
         "x = %ask [AGENT] [options] the question",
     ),
@@ -77,6 +92,7 @@ ASK = Spec(
             name="thread", metavar="T", complete="thread",
             help="a conversation that outlives the kernel (implies memory)",
         ),
+        Option(name="resource", metavar="R", help="whose conversation and memory this is"),
         Option(
             name="as", metavar="FORM", kind="choice", choices=("md", "code", "json"),
             help="md (default), code (its code block), json (its JSON value)",
@@ -145,6 +161,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("[all|N]", "runs of this kernel; all or N: of the store"),
     "run": ("[RUN]", "show one run; without an id the newest"),
     "threads": ("", "conversations of the store"),
+    "memory": ("[AGENT|THREAD|RESOURCE]", "what is remembered"),
+    "index": ("[NAME [QUESTION…]]", "indexes of the store, or what one of them finds"),
     "cost": ("", "what this kernel has used, by model"),
     "replay": ("[record|auto|only|off]", "record model calls, or answer from recordings"),
     "default": ("[AGENT]", "who is asked when %ask names nobody"),
@@ -158,7 +176,8 @@ MASTRA = Spec(
     body="\n".join(
         f"    %mastra {f'{name} {args}'.strip():<32}{about}"
         for name, (args, about) in COMMANDS.items()
-    ),
+    )
+    + f"\n    %mastra {'index ingest NAME PATH…':<32}read files and folders into an index",
 )
 
 SPECS = {spec.name: spec for spec in (AGENT, ASK, TOOL, RESUME, MASTRA)}

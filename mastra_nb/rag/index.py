@@ -13,9 +13,17 @@ from typing import Any, Literal
 
 import msgspec
 
-from mastra_nb import plugins
+from mastra_nb import plugins, portal
 from mastra_nb.embedders import Embedder, embed_many, resolve
-from mastra_nb.errors import ConfigError, Conflict, MissingExtra, NotFound, SchemaError, UsageError
+from mastra_nb.errors import (
+    ConfigError,
+    Conflict,
+    MastraError,
+    MissingExtra,
+    NotFound,
+    SchemaError,
+    UsageError,
+)
 from mastra_nb.messages import Usage
 from mastra_nb.progress import Progress, Silent, new_progress
 from mastra_nb.rag.chunking import Chunk, Chunking
@@ -112,6 +120,14 @@ class Index:
         named = self._embedder if isinstance(self._embedder, str) else self._named
         return f"<Index {self.name} embedder={named or 'none'}>"
 
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        try:
+            return portal.run(self.stats())._repr_mimebundle_()
+        except NotFound:
+            return {"text/plain": f"{self!r}: nothing is in it yet"}
+        except MastraError as error:
+            return {"text/plain": f"{self!r}: {error.message}"}
+
     @property
     def store(self) -> Store:
         """Raises NotFound, StorageError if a URL cannot be opened."""
@@ -158,6 +174,9 @@ class Index:
                 items(*sources, root=root, max_bytes=self.max_bytes, allow_hosts=self.allow_hosts),
                 prune=prune,
             )
+        except BaseException as error:
+            shown.failed(error)
+            raise
         finally:
             if progress is None:
                 shown.close()
@@ -342,6 +361,7 @@ class _Ingest:
         self.chunks = self.embedded = self.told = 0
         self.usage = Usage()
         self.dimension = 0
+        self.source = ""
 
     async def run(self, found: AsyncIterator[Item | Failed], *, prune: bool) -> Ingested:
         began, index = time.perf_counter(), self.index
@@ -460,7 +480,7 @@ class _Ingest:
                 texts,
                 cache=index.store.embeddings,
                 dimension=self.dimension,
-                progress=Silent(),
+                progress=_Embedding(self),
             )
             if self.dimension and reply.dimensions != self.dimension:
                 raise SchemaError(
@@ -495,9 +515,13 @@ class _Ingest:
 
     def _report(self, source: str) -> None:
         done = sum(self.counts.values()) + len(self.failed)
-        self.progress.note(f"{self.chunks:,} chunks, {source}")
+        self.source = source
+        self.say()
         self.progress.advance(done - self.told)
         self.told = done
+
+    def say(self, embedded: int = 0) -> None:
+        self.progress.note(f"{self.chunks + embedded:,} chunks {self.source}".rstrip())
 
     async def _prune(self) -> None:
         lost = tuple(f.source for f in self.failed)
@@ -510,6 +534,17 @@ class _Ingest:
         if gone:
             await self.index.delete(*gone)
         self.counts["removed"] = len(gone)
+
+
+class _Embedding(Silent):
+    """A batch may take minutes in a model on this machine: its chunks are told as they are made."""
+
+    def __init__(self, ingest: _Ingest) -> None:
+        self._ingest, self._done = ingest, 0
+
+    def advance(self, n: int = 1) -> None:
+        self._done += n
+        self._ingest.say(self._done)
 
 
 def _key(source: str) -> str:

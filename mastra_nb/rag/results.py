@@ -163,12 +163,20 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
             ("chunking", self.chunking),
             ("embedder", info.embedder or "none: words only"),
             ("dimension", f"{info.dimension:,} {info.dtype}, {info.metric}"),
-            ("engine", f"{stats.engine} {stats.why}".strip()),
-            ("memory", f"{stats.memory:,} bytes"),
-            ("disk", f"{stats.disk:,} bytes"),
+            ("engine", ": ".join(filter(None, (stats.engine, stats.why)))),
+            ("in memory", _size(stats.memory)),
+            ("on disk", _size(stats.disk)),
         ]
         lines = [f"📚 **{escape(info.name)}**", "", *table(("", ""), rows)]
         return bundle(lines, [f"{name}: {value}" for name, value in rows])
+
+
+def _size(n: float) -> str:
+    if n < 1000:
+        return f"{n:.0f} bytes"
+    if n < 1e6:
+        return f"{n / 1e3:.1f} kB"
+    return f"{n / 1e6:,.1f} MB"
 
 
 def bundle(lines: Sequence[str], plain: Sequence[str]) -> dict[str, Any]:
@@ -176,6 +184,7 @@ def bundle(lines: Sequence[str], plain: Sequence[str]) -> dict[str, Any]:
     return {"text/markdown": "\n".join(lines), "text/plain": text}
 
 
+_HEADING = re.compile(r"^#{1,6} ", re.MULTILINE)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -190,7 +199,7 @@ def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def snippet(text: str, query: str, most: int = _SNIPPET) -> str:
     """One line of the text, from where the longest word of the query is that it has."""
-    line = " ".join(text[:20_000].split())
+    line = " ".join(_HEADING.sub("", text[:20_000]).split())
     low = line.lower()
     words = sorted(re.findall(r"\w{3,}", query[:500].lower())[:20], key=len, reverse=True)
     found = (low.find(word) for word in words)

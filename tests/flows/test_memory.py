@@ -265,7 +265,7 @@ async def test_the_store_says_whose_a_thread_is_not_the_index() -> None:
     await my.agent.run("a dog", thread="one", resource="ada")
     await my.memory.settle()
     await my.store.put_thread(Thread(id="one", resource="bob"))
-    assert await my.memory.recall("dog", resource="ada") == []
+    assert await my.memory.recall("dog", resource="ada") == ()
 
 
 async def test_a_filter_narrows_and_never_widens() -> None:
@@ -273,7 +273,7 @@ async def test_a_filter_narrows_and_never_widens() -> None:
     await my.agent.run("bob has a dog", thread="b", resource="bob")
     await my.agent.run("dog", thread="a", resource="ada")
     assert my.prompt() == ["dog"]
-    assert await my.memory.recall("dog", resource="ada", filter={"$or": [{}, {}]}) == []
+    assert await my.memory.recall("dog", resource="ada", filter={"$or": [{}, {}]}) == ()
 
 
 async def test_what_is_recalled_is_data() -> None:
@@ -375,7 +375,7 @@ async def test_what_is_deleted_or_moved_is_not_recalled() -> None:
     await my.memory.thread("one", resource="ada").delete()
     assert {f.thread for f in await my.memory.recall("dog", resource="ada")} == {"two"}
     await my.memory.thread("two", resource="ada").transfer("bob")
-    assert await my.memory.recall("dog", resource="ada") == []
+    assert await my.memory.recall("dog", resource="ada") == ()
     assert {f.thread for f in await my.memory.recall("dog", resource="bob")} == {"two"}
 
 

@@ -280,6 +280,19 @@ async def test_progress_is_told_and_ends_at_all_of_it(folder: Path, store: Store
     assert shown.done == 3 and shown.notes[-1] == "closed"
 
 
+async def test_a_long_batch_is_told_as_it_is_made(store: Store) -> None:
+    told = Told()
+    texts = [Document(f"word{i} word{i + 1}", source=f"{i}") for i in range(200)]
+    await index(store).ingest(texts, progress=told)
+    assert [n.split()[0] for n in told.notes if n.endswith("chunks")] == [
+        "0",
+        "64",
+        "128",
+        "192",
+        "200",
+    ]
+
+
 async def test_what_is_asked_wrongly_says_so(folder: Path, store: Store) -> None:
     notes = index(store)
     with pytest.raises(NotFound, match='no index "notes"'):

@@ -95,7 +95,7 @@ async def test_one_tool_and_then_an_answer_that_uses_it() -> None:
 
 async def test_two_tools_one_after_the_other() -> None:
     talk: tuple[Message, ...] = (
-        user("Get the weather in Bergen, then multiply the temperature by 3."),
+        user("What's the weather in Bergen? Then multiply the temperature by 3."),
     )
     first, _ = await say(*talk, tools=TOOLS)
     assert first.message.tool_calls[0].name == "get_weather"

@@ -1,0 +1,112 @@
+"""A long job in a cell: one line that is updated in place, at a bounded rate."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from mastra_nb._escape import escape
+from mastra_nb.errors import Stopped
+from mastra_nb.notebook import _live
+from mastra_nb.notebook._errors import lines, plain
+from mastra_nb.notebook._host import Host
+from mastra_nb.progress import Line, Progress, Silent
+from mastra_nb.rag.index import Index
+from mastra_nb.rag.results import Ingested
+
+_SECONDS = 0.1
+_BAR = 20
+
+
+class CellProgress:
+    """What is shown first is shown at once, and what is shown last stays."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._what, self._note, self._done = "", "", 0
+        self._total: int | None = None
+        self._began = self._shown = 0.0
+        self._is_over = False
+
+    def start(self, total: int | None, what: str) -> None:
+        self._total, self._what, self._note, self._done = total, what, "", 0
+        self._began, self._is_over = time.monotonic(), False
+        self._show()
+
+    def advance(self, n: int = 1) -> None:
+        self._done += n
+        self._show_soon()
+
+    def note(self, text: str) -> None:
+        self._note = text
+        self._show_soon()
+
+    def failed(self, error: BaseException) -> None:
+        self._what += " · stopped"
+        if isinstance(error, asyncio.CancelledError):
+            told = lines(Stopped(f"stopped {self._left()}"))
+            error._render_traceback_ = lambda: told  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._show()
+
+    def _left(self) -> str:
+        of = "" if self._total is None else f" of {self._total:,}"
+        return f"after {self._done:,}{of} · run it again, and it goes on from there"
+
+    def _show_soon(self) -> None:
+        if time.monotonic() - self._shown >= _SECONDS:
+            self._show()
+
+    def _show(self) -> None:
+        self._shown = time.monotonic()
+        bundle = self._bundle()
+        if self._handle is None:
+            self._handle = _live.publish(bundle, display_id=True)
+        else:
+            self._handle.update(bundle, raw=True)
+
+    def _bundle(self) -> dict[str, Any]:
+        parts = [plain(self._what), f"{self._done:,}"]
+        if self._total:
+            share = min(1.0, self._done / self._total)
+            full = round(share * _BAR)
+            parts = [parts[0], "█" * full + "░" * (_BAR - full), f"{parts[1]} / {self._total:,}"]
+            if left := self._seconds_left(share):
+                parts.append(left)
+        if self._note and not self._is_over:
+            parts.append(plain(self._note))
+        elif self._is_over:
+            parts.append(f"{time.monotonic() - self._began:.1f} s")
+        return {
+            "text/markdown": " · ".join(map(escape, parts)),
+            "text/plain": " · ".join(parts),
+        }
+
+    def _seconds_left(self, share: float) -> str:
+        gone = time.monotonic() - self._began
+        if self._is_over or gone < 2 or not share:
+            return ""
+        left = gone / share - gone
+        return f"{left:.0f} s left" if left < 90 else f"{left / 60:.0f} min left"
+
+
+def progress_of(host: Host) -> Progress:
+    """For a job that begins now."""
+    if not host.in_kernel:
+        return Line()
+    return Silent() if host.capturing else CellProgress()
+
+
+async def ingest(index: Index, paths: Sequence[str]) -> Ingested:
+    """Raises Stopped if the cell is interrupted, what `Index.ingest` raises."""
+    try:
+        return await index.ingest(*paths)
+    except asyncio.CancelledError:
+        _live.uncancel()
+        kept = len(await index.documents())
+        raise Stopped(f"stopped, {kept:,} documents are in; run it again to go on") from None
