@@ -61,7 +61,8 @@ class Stub:
 
     def row(self, no: int) -> bytes:
         a, b = np.frombuffer(self._rows[no % 1024], np.float32), self._pool[no // 1024 % 64]
-        return (a + b).astype("<f4").tobytes()
+        made: bytes = (a + b).astype("<f4").tobytes()
+        return made
 
 
 def size(folder: str) -> float:

@@ -101,7 +101,8 @@ class Truth:
     def _scores(self, nos: NDArray[np.int64]) -> NDArray[np.float64]:
         part = self._rows[nos].astype(np.float64)
         found: NDArray[np.float64] = (part @ self._queries.T.astype(np.float64)).T
-        return found / np.linalg.norm(part, axis=1)
+        found /= np.linalg.norm(part, axis=1)
+        return found
 
     def recall(self, answers: list[list[int]]) -> float:
         shares = []
