@@ -446,7 +446,7 @@ class VectorContract:
         assert await vectors.query("i", text="zebra") == []
         assert await vectors.query("i", text=" ?! ") == []
 
-    async def test_words_and_vectors_are_fused_by_rank(self, vectors: VectorStore) -> None:
+    async def test_words_and_vectors_are_fused_by_score(self, vectors: VectorStore) -> None:
         await vectors.create_index("i", dimension=2)
         await vectors.upsert(
             "i",
@@ -456,9 +456,14 @@ class VectorContract:
         )
         hits = await vectors.query("i", [0.1, 1], text="owls")
         assert hits[0].id == "said" and {h.id for h in hits} == {"far", "near", "said"}
-        assert math.isclose(hits[0].score, 2 / 61)
+        said, near, far = [score_of("cosine", [0.1, 1], v) for v in ([0, 1], [1, 0.1], [1, 0])]
+        scores = [hit.score for hit in hits]
+        assert [h.id for h in hits] == ["said", "near", "far"]
+        assert math.isclose(scores[0], 1.0)
+        assert math.isclose(scores[1], 0.4 * (near - far) / (said - far), rel_tol=1e-5)
+        assert scores[2] == 0
         assert hits[0].bm25 is not None and hits[0].similarity is not None
-        assert math.isclose(hits[0].similarity, score_of("cosine", [0.1, 1], [0, 1]), rel_tol=1e-5)
+        assert math.isclose(hits[0].similarity, said, rel_tol=1e-5)
         assert [h.bm25 for h in hits[1:]] == [None, None]
 
     async def test_each_hit_has_the_sum_of_its_ranks(self, vectors: VectorStore) -> None:

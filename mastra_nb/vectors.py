@@ -53,8 +53,8 @@ class VectorRecord(msgspec.Struct, frozen=True, kw_only=True):
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
     """An answer to a query. `score`, the higher the better, is the cosine similarity, the dot
     product or 1 / (1 + euclidean distance); of a query by words alone its BM25 (positive); of both
-    the sum of 1 / (60 + rank) (reciprocal rank fusion, Cormack et al. 2009), where `similarity`
-    and `bm25` are what was fused, None for a list that does not hold it.
+    0.4 of the similarity and 0.6 of the BM25, each brought to 0 to 1 within its list, where
+    `similarity` and `bm25` are what was fused, None for a list that does not hold it.
     """
 
     id: str
