@@ -18,7 +18,7 @@ from mastra_nb.stores import _vector_rules as vector_rules
 from mastra_nb.stores._engines import Engine, Index
 from mastra_nb.stores._where import Where
 from mastra_nb.stores._words import asked
-from mastra_nb.vectors import Filter, Hit, Vector
+from mastra_nb.vectors import Filter, Fusion, Hit, Vector
 
 # Of an index that is not in memory, a filter that leaves less than this part is answered by SQL.
 SELECTIVE = 20
@@ -40,6 +40,7 @@ class Question(msgspec.Struct):
     min_score: float | None = None
     exact: bool = False
     include_vector: bool = False
+    fusion: Fusion = "score"
     engine: str = "none"
     why: str = ""
     candidates: int = 0
@@ -112,7 +113,7 @@ class Search:
             )[0]  # fmt: skip
             kept = {*good.tolist()}
             words = dict([(no, s) for no, s in words.items() if no in kept][:most])
-        both = vector_rules.fused(near, words)[: question.top_k]
+        both = vector_rules.fused(near, words, question.fusion)[: question.top_k]
         return [(no, score, near.get(no), words.get(no)) for no, score in both]
 
     # By the vector

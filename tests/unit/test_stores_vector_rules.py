@@ -48,3 +48,8 @@ def test_all_are_kept_and_scores_fall(near: dict[int, float], words: dict[int, f
     assert {no for no, _ in found} == {*near, *words}
     assert found == sorted(found, key=lambda item: (-item[1], item[0]))
     assert all(0 <= score <= 1 for _, score in found)
+
+
+def test_by_rank_only_the_order_counts() -> None:
+    near, words = {1: 0.9, 2: 0.1}, {2: 5.0, 3: 4.9}
+    assert fused(near, words, "rank") == [(2, 1 / 62 + 1 / 61), (1, 1 / 61), (3, 1 / 62)]
