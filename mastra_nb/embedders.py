@@ -323,6 +323,9 @@ class _Work(Codec[None]):
                 if self._progress is not None:
                     self._progress.advance(sum(map(self._job.times, batch)))
 
+        if len(self._todo) == 1:
+            await work()
+            return
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self._concurrency, len(self._todo))):

@@ -84,6 +84,7 @@ class Neighbors:
         *,
         memory_limit: int = MEMORY_LIMIT,
         fetch: Fetch | None = None,
+        capacity: int = 0,
     ) -> None:
         self.dimension = dimension
         self.metric = metric
@@ -107,6 +108,7 @@ class Neighbors:
         self._measured = 0  # entries at the last measurement
         self._changed = 0
         self._why = ""
+        self._reserve(capacity)
 
     def __len__(self) -> int:
         return self._n - self._dead
@@ -164,10 +166,9 @@ class Neighbors:
         if self.metric != "cosine":
             return rows
         wide = rows.astype(np.float64)
-        norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+        norms: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", wide, wide))
         norms[norms == 0] = 1
-        unit: Floats = (wide / norms[:, None]).astype(np.float32)
-        return unit
+        return (wide / norms[:, None]).astype(np.float32)
 
     def _store(self, places: Places, rows: Floats) -> None:
         if self._rows is not None:
@@ -257,14 +258,14 @@ class Neighbors:
         """
         return Selection(np.unique(np.asarray(nos, np.int64)))
 
-    def _resolve(self, within: Nos | Selection) -> Places:
+    def _resolve(self, within: Nos | Selection) -> Places | None:  # None: all there are
         chosen = within if isinstance(within, Selection) else Selection(np.unique(within))
         found = chosen._found
         if found is None or found[0] != self._version:
             places = self._places(chosen.nos)
             places = places[places >= 0]
             found = chosen._found = (self._version, places[self._alive[places]])
-        return found[1]
+        return found[1] if len(found[1]) < len(self) else None
 
     # Searching
 
@@ -552,9 +553,8 @@ class Neighbors:
 
     def stats(self) -> EngineStats:
         sketch = self._sketch
-        memory = self._nos.nbytes + self._half.nbytes + self._alive.nbytes
-        memory += 0 if self._rows is None else self._rows.nbytes
-        memory += self._order.nbytes + (0 if self._table is None else self._table.nbytes)
+        arrays = (self._nos, self._half, self._alive, self._order, self._rows, self._table)
+        memory = sum(array.nbytes for array in arrays if array is not None)
         if sketch is None:
             why = self._why or (
                 f"fewer than {SKETCH_FROM:,} entries"

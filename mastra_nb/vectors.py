@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Metric = Literal["cosine", "euclidean", "dotproduct"]
 Dtype = Literal["float32", "int8"]
+Fusion = Literal["score", "rank"]
 Filter: TypeAlias = Mapping[str, Any]
 Vector: TypeAlias = "bytes | Sequence[float] | np.ndarray[Any, Any]"
 """One vector; bytes are little-endian float32, as in `EmbedReply.rows`."""
@@ -53,8 +54,9 @@ class VectorRecord(msgspec.Struct, frozen=True, kw_only=True):
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
     """An answer to a query. `score`, the higher the better, is the cosine similarity, the dot
     product or 1 / (1 + euclidean distance); of a query by words alone its BM25 (positive); of both
-    the sum of 1 / (60 + rank) (reciprocal rank fusion, Cormack et al. 2009), where `similarity`
-    and `bm25` are what was fused, None for a list that does not hold it.
+    0.4 of the similarity and 0.6 of the BM25, each brought to 0 to 1 within its list (Bruch et al.
+    2023), or with fusion "rank" the sum of 1 / (60 + rank) (reciprocal rank fusion, Cormack et al.
+    2009). `similarity` and `bm25` are what was fused, None for a list that does not hold it.
     """
 
     id: str
@@ -152,10 +154,12 @@ class VectorStore(Protocol):
         min_score: float | None = None,
         exact: bool = False,
         include_vector: bool = False,
+        fusion: Fusion = "score",
     ) -> list[Hit]:
         """The best `top_k` entries, best first: nearest to `vector`, matching the words of `text`
-        (any of them; best match first), or both fused. Ties are in order of insertion.
-        `min_score` is a bound on the similarity of a query with a vector, on the BM25 else.
+        (any of them; best match first), or both fused, as `fusion` says (see `Hit`). Ties are in
+        order of insertion. `min_score` is a bound on the similarity of a query with a vector, on
+        the BM25 else.
         """
         ...
 

@@ -296,19 +296,23 @@ class Recall(Processor, Attached):
 
     async def recollections(self, place: Place, hits: Sequence[Hit]) -> list[Recollection]:
         """In the order of the hits; what is no longer in its thread is left out."""
+        spans: dict[str, list[tuple[int, int]]] = {}
+        for hit in hits:
+            pos = hit.metadata["pos"]
+            spans.setdefault(hit.metadata["thread"], []).append((pos, pos))
+        said = {
+            (thread, m.pos, m.run): m
+            for thread, ranges in spans.items()
+            for m in await place.store.read_messages(thread, ranges=ranges)
+        }
         out = []
         for hit in hits:
             thread, pos = hit.metadata["thread"], hit.metadata["pos"]
-            found = await place.store.read_messages(thread, ranges=[(pos, pos)])
-            if found and found[0].run == hit.metadata["run"]:
+            found = said.get((thread, pos, hit.metadata["run"]))
+            if found is not None:
+                message, at = found.message, found.at
                 out.append(
-                    Recollection(
-                        thread=thread,
-                        pos=pos,
-                        message=found[0].message,
-                        score=hit.score,
-                        at=found[0].at,
-                    )
+                    Recollection(thread=thread, pos=pos, message=message, score=hit.score, at=at)
                 )
         return out
 

@@ -48,7 +48,7 @@ from mastra_nb.schema import clean, to_json
 from mastra_nb.services import ambient
 from mastra_nb.storage import Store
 from mastra_nb.tools import Tool, in_thread
-from mastra_nb.vectors import Dtype, Filter, IndexInfo, Metric
+from mastra_nb.vectors import Dtype, Filter, Fusion, IndexInfo, Metric
 
 Mode = Literal["hybrid", "vector", "words"]
 MODES: tuple[str, ...] = Mode.__args__  # type: ignore[attr-defined]
@@ -243,9 +243,11 @@ class Index:
         mode: Mode = "hybrid",
         rerank: Any = None,
         min_score: float | None = None,
+        fusion: Fusion = "score",
     ) -> Hits:
         """The best passages for `text`. `filter` holds before the search. `rerank` is a Reranker,
-        a model, another embedder or a function of Hits; `min_score` is a bound on the similarity.
+        a model, another embedder or a function of Hits; `min_score` is a bound on the similarity,
+        `fusion` how words and vectors come together (see `vectors.Hit`).
 
         Raises NotFound for an index nobody has made, ConfigError for a filter or a mode, UsageError
         for a question without words.
@@ -276,6 +278,7 @@ class Index:
             top_k=top_k * (1 if rerank is None else _CANDIDATES),
             filter=filter,
             min_score=min_score,
+            fusion=fusion,
         )
         hits = Hits(query=text, passages=tuple(map(passage, found)))
         if rerank is not None:

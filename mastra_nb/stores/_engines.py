@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
+from itertools import islice
 from typing import Any
 
 import apsw
@@ -76,7 +77,8 @@ class Engine:
         """All vectors that the file has, as of `index`."""
         found = self.neighbors
         if found is None or self.change < index.forgotten:
-            found = Neighbors(index.info.dimension, index.info.metric)
+            count = db.execute("SELECT count(*) FROM vector WHERE idx = ?", (index.no,)).get
+            found = Neighbors(index.info.dimension, index.info.metric, capacity=count)
             self._take(db, found, index, -1)
         elif self.change != index.change:
             gone = _gone(db, index, self.change)
@@ -91,15 +93,8 @@ class Engine:
             "SELECT no, embedding FROM vector WHERE idx = ? AND change > ? AND embedding NOT NULL",
             (index.no, after),
         )
-        nos: list[int] = []
-        rows: list[bytes] = []
-        for no, row in cursor:
-            nos.append(no)
-            rows.append(row)
-            if len(nos) == _PAGE:
-                into.put(np.array(nos, np.int64), vector_rules.floats(rows, index.info))
-                nos, rows = [], []
-        if nos:
+        while page := [*islice(cursor, _PAGE)]:
+            nos, rows = zip(*page, strict=True)
             into.put(np.array(nos, np.int64), vector_rules.floats(rows, index.info))
 
     # Words

