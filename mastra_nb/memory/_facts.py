@@ -277,7 +277,13 @@ class Facts:
             row = await _embed(embedder, text, "query")
         try:
             hits = await place.store.vectors.query(
-                self.index(embedder), row, text=text, top_k=4 * k, filter=self._of(place)
+                self.index(embedder),
+                row,
+                text=text,
+                top_k=4 * k,
+                filter=self._of(place),
+                # By score the last one would have relevance 0, however important it is.
+                fusion="rank",
             )
         except NotFound:
             return []

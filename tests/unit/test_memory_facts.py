@@ -79,6 +79,15 @@ async def test_what_is_remembered_is_recalled(my: Setting) -> None:
     assert await my.recall("   ") == []
 
 
+async def test_an_important_fact_counts_although_another_fits_better() -> None:
+    my = Setting()
+    await my.remember("Ada is allergic to nuts.", importance=1.0, pinned=True)
+    await my.remember("Ada likes rye bread.", importance=0.4)
+    found = await my.facts.recall(my.place, "nuts in the bread", **my.given)
+    assert found[0].fact.pinned
+    assert min(r.relevance for r in found) > 0
+
+
 async def test_nothing_is_there_before_the_first(my: Setting) -> None:
     assert await my.recall("x") == [] and await my.texts() == []
     assert (await my.forget(dry_run=False)).items == ()
