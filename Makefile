@@ -41,12 +41,13 @@ docs: $(VENV)/.with-docs ## build the documentation, warnings are errors
 bench: $(VENV)/.with-all,test ## print the performance table
 	$(BIN)/python -m tests.bench
 
-soak: $(VENV)/.with-all,test tests/mcp/node_modules/.installed ## run the tests that take minutes
+soak: $(VENV)/.with-all,test,browser tests/mcp/node_modules/.installed ## run the tests that take minutes
+	$(BIN)/python -m mastra_nb.providers.local pull
 	$(BIN)/python -m pytest --timeout 1800 -m slow tests
 
 browser: $(VENV)/.with-all,test,browser ## run the tests that drive Chromium
 	$(BIN)/python -m mastra_nb.providers.local pull
-	$(BIN)/python -m pytest --timeout 600 tests/browser
+	$(BIN)/python -m pytest --timeout 600 -m "not slow" tests/browser
 
 mcp: $(VENV)/.with-all,test tests/mcp/node_modules/.installed ## run the MCP conformance suite, client and server
 	$(BIN)/python -m pytest -s --timeout 600 -m slow tests/mcp

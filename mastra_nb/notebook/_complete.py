@@ -114,7 +114,8 @@ def _values_of(host: Host, option: Option) -> list[str]:
         providers = {f"{p}/" for p in plugins.providers.names() if p != "local"}
         return sorted(listed | providers) + [n for n in mine if hasattr(names[n], "invoke")]
     if option.complete == "tool":
-        return sorted({*host.app.tools, *(n for n in mine if _may_be_tool(names[n]))})
+        stored = portal.run(_kept.names(host))
+        return sorted({*host.app.tools, *stored, *(n for n in mine if _may_be_tool(names[n]))})
     if option.complete == "type":
         return [n for n in mine if isinstance(names[n], type)]
     if option.complete == "variable":

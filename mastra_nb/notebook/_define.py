@@ -9,7 +9,7 @@ import yaml
 
 from mastra_nb.agents import Agent
 from mastra_nb.errors import UsageError
-from mastra_nb.notebook import _front, _values
+from mastra_nb.notebook import _front, _kept, _values
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._options import Parsed, from_mapping, parse_cell
 from mastra_nb.notebook._specs import AGENT, TOOL
@@ -82,7 +82,9 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
 def _make(
     host: Host, name: str, instructions: str, values: dict[str, Any], names: _values.Names
 ) -> Agent[Any]:
-    tools = _values.find_tools(values.get("tools", ()), names, host.app.tools)
+    wanted = values.get("tools", ())
+    known = {**_kept.tools(host, wanted), **host.app.tools}
+    tools = _values.find_tools(wanted, names, known)
     thread, resource = values.get("thread", ""), values.get("resource", "")
     mode = values.get("memory", "on" if thread or resource else "off")
     memory = _values.memory_mode(mode, names, values.get("embedder", ""))

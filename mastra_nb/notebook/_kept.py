@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mastra_nb import embedders
+from mastra_nb import embedders, portal
 from mastra_nb.errors import MastraError, NotFound, UsageError, close_matches
 from mastra_nb.memory.display import overview
 from mastra_nb.memory.memory import Memory
@@ -19,6 +19,7 @@ from mastra_nb.notebook._tables import show_table
 from mastra_nb.notebook._templates import variables
 from mastra_nb.rag.index import Index
 from mastra_nb.storage import Store
+from mastra_nb.tools import ToolLike
 
 _INGEST = "ingest"
 
@@ -144,6 +145,13 @@ async def _index(host: Host, name: str) -> Index:
     return Index(name, store=_store(host), embedder=embedder)
 
 
+def tools(host: Host, wanted: Sequence[str]) -> dict[str, ToolLike]:
+    """Indexes of the store among the names that nothing else has."""
+    missing = {*wanted} - host.names().keys() - host.app.tools.keys()
+    there = missing & {*portal.run(names(host))} if missing else ()
+    return {name: portal.run(_index(host, name)).as_tool() for name in there}
+
+
 def _variable(host: Host, name: str) -> Index | None:
     found = host.names()
     mine = {n: found[n] for n in variables(found) if isinstance(found[n], Index)}
@@ -159,7 +167,9 @@ async def _ingest(host: Host, name: str, paths: Sequence[str]) -> None:
         if embedder is None:
             _live.say('by words only → pip install "mastra-nb[local]" for an embedder')
         found = Index(name, store=_store(host), embedder=embedder)
-    _publish(host, (await ingest(found, paths))._repr_mimebundle_())
+    bundle = await ingest(host, found, paths)
+    if bundle is not None:
+        _publish(host, bundle)
 
 
 def _store(host: Host) -> Store:

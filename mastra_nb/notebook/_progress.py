@@ -14,7 +14,6 @@ from mastra_nb.notebook._errors import lines, plain
 from mastra_nb.notebook._host import Host
 from mastra_nb.progress import Line, Progress, Silent
 from mastra_nb.rag.index import Index
-from mastra_nb.rag.results import Ingested
 
 _SECONDS = 0.1
 _BAR = 20
@@ -53,6 +52,11 @@ class CellProgress:
         if not self._is_over:
             self._is_over = True
             self._show()
+
+    def replace(self, bundle: dict[str, Any]) -> None:
+        """What came of it, in its place."""
+        self._is_over = True
+        self._handle.update(bundle, raw=True)
 
     def _left(self) -> str:
         of = "" if self._total is None else f" of {self._total:,}"
@@ -102,11 +106,21 @@ def progress_of(host: Host) -> Progress:
     return Silent() if host.capturing else CellProgress()
 
 
-async def ingest(index: Index, paths: Sequence[str]) -> Ingested:
-    """Raises Stopped if the cell is interrupted, what `Index.ingest` raises."""
+async def ingest(host: Host, index: Index, paths: Sequence[str]) -> dict[str, Any] | None:
+    """The report to show, None if it is shown where the progress was.
+
+    Raises Stopped if the cell is interrupted, what `Index.ingest` raises.
+    """
+    progress = progress_of(host)
     try:
-        return await index.ingest(*paths)
+        bundle = (await index.ingest(*paths, progress=progress))._repr_mimebundle_()
+        if not isinstance(progress, CellProgress):
+            return bundle
+        progress.replace(bundle)
     except asyncio.CancelledError:
         _live.uncancel()
         kept = len(await index.documents())
         raise Stopped(f"stopped, {kept:,} documents are in; run it again to go on") from None
+    finally:
+        progress.close()
+    return None

@@ -103,7 +103,7 @@ async def in_thread(
         abandoned.set()
         if stop is not None:
             stop()
+        # Also if this waits no longer, being cancelled once more.
+        future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         await asyncio.wait([future])
-        if not future.cancelled():
-            future.exception()
         raise

@@ -11,6 +11,7 @@ from tests.browser.lab import Lab, Server
 NAME = "01_memory_and_documents.ipynb"
 
 
+@pytest.mark.slow
 @pytest.mark.weights
 @pytest.mark.timeout(1200)
 def test_what_was_read_and_said_is_there_after_a_restart(
