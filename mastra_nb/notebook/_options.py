@@ -109,11 +109,12 @@ def parse_cell(spec: Spec, line: str, *, words: int) -> Parsed:
             at = end
     if len(out.words) > words:
         extra = out.words[words]
-        raise UsageError(
-            f'{spec.title} does not know what to do with "{extra}"',
-            hint=f"usage: {spec.usage[0]}"
-            + ("; the text goes below the line" if spec.body else ""),
-        )
+        hint = f"usage: {spec.usage[0]}" + ("; the text goes below the line" if spec.body else "")
+        for option in spec.options:
+            # A value it may have left out, and a word that it did not take for one.
+            if option.implied and out.values.get(option.name) == option.implied:
+                hint = f"{option.long} is {option.help}"
+        raise UsageError(f'{spec.title} does not know what to do with "{extra}"', hint=hint)
     return out
 
 

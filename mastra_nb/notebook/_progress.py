@@ -20,7 +20,7 @@ _BAR = 20
 
 
 class CellProgress:
-    """What is shown first is shown at once, and what is shown last stays."""
+    """Shown when there is something to tell: what fails before it began has only its error."""
 
     def __init__(self) -> None:
         self._handle: Any = None
@@ -32,7 +32,6 @@ class CellProgress:
     def start(self, total: int | None, what: str) -> None:
         self._total, self._what, self._note, self._done = total, what, "", 0
         self._began, self._is_over = time.monotonic(), False
-        self._show()
 
     def advance(self, n: int = 1) -> None:
         self._done += n
@@ -49,14 +48,17 @@ class CellProgress:
             error._render_traceback_ = lambda: told  # type: ignore[attr-defined]
 
     def close(self) -> None:
-        if not self._is_over:
+        if not self._is_over and self._handle is not None:
             self._is_over = True
             self._show()
 
     def replace(self, bundle: dict[str, Any]) -> None:
         """What came of it, in its place."""
         self._is_over = True
-        self._handle.update(bundle, raw=True)
+        if self._handle is None:
+            _live.publish(bundle)
+        else:
+            self._handle.update(bundle, raw=True)
 
     def _left(self) -> str:
         of = "" if self._total is None else f" of {self._total:,}"

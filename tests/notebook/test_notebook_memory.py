@@ -59,6 +59,8 @@ def test_a_folder_is_read_searched_and_used_by_an_agent(kernel: Kernel) -> None:
     assert "by words only" in out.text and "owls.md" in out.markdown
     kernel.ok(KNOWN.replace("docs =", "other ="))
     assert "tools search_docs" in kernel.ok("%%agent reader -m model -t docs\nRead.").text
+    nowhere = kernel.run("%mastra index ingest docs nowhere")
+    assert "documents into" not in nowhere.markdown and 'no "nowhere"' in nowhere.head
     assert 'there is no index "dogs"' in kernel.run("%mastra index dogs").head
     assert "does not know" not in kernel.run("%mastra index docs a b c").error
 
@@ -102,6 +104,8 @@ def test_modes_of_memory(kernel: Kernel) -> None:
     assert kernel.ok("b.memory is mine").result == "True"
     bad = kernel.run("%%agent c -m model --memory recall,nothing\nHi.")
     assert "nothing" in bad.error and "recall, working, observe, facts, titles" in bad.error
+    bad = kernel.run("%%agent c -m model --memory recal\nHi.")
+    assert '"recal"' in bad.error and "recall,working" in bad.error
     assert "recall" in kernel.complete("%%agent c --memory re")
     assert "docs" in kernel.complete("%%agent c -t do")
     assert "index" in kernel.complete("%mastra in")
