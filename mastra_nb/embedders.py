@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,11 +13,12 @@ import msgspec
 from mastra_nb import plugins
 from mastra_nb._later import later
 from mastra_nb.context import Codec, Context, Recorded, current
-from mastra_nb.errors import ConfigError, ModelHTTPError, ModelOutputError, UsageError
+from mastra_nb.errors import ConfigError, ModelError, ModelHTTPError, ModelOutputError, UsageError
 from mastra_nb.messages import Usage
 from mastra_nb.prices import cost
 from mastra_nb.progress import Progress, new_progress
-from mastra_nb.storage import EmbeddingCache
+from mastra_nb.services import ambient
+from mastra_nb.storage import Docs, EmbeddingCache
 
 if TYPE_CHECKING:
     import asyncio
@@ -86,6 +88,12 @@ async def embedded(embedder: Embedder, texts: Sequence[str], kind: Kind = "passa
 
     Raises what the embedder raises, ModelOutputError for another answer.
     """
+    ctx = current()
+    wrap = (ambient() if ctx is None else ctx.services).wrap_embedder
+    return await _reply(embedder if wrap is None else wrap(embedder), texts, kind)
+
+
+async def _reply(embedder: Embedder, texts: Sequence[str], kind: Kind) -> EmbedReply:
     # It may be anybody's.
     reply: Any = await embedder.embed(texts, kind=kind)
     rows = reply.rows if isinstance(reply, EmbedReply) else ()
@@ -107,6 +115,55 @@ async def embedded(embedder: Embedder, texts: Sequence[str], kind: Kind = "passa
         f'the embedder "{embedder.name}" gave {found}',
         hint="embed(texts) gives an EmbedReply with a row for each text: float32 as bytes",
     )
+
+
+class RecordedEmbedder:
+    """Keeps each vector by its text, in a store, and gives it back: what `models.Recorder` is for
+    models. `record` asks the embedder and keeps what it says, `auto` asks for what was not kept,
+    `only` asks for nothing.
+    """
+
+    def __init__(self, inner: Embedder, docs: Docs, mode: str) -> None:
+        self.name = inner.name
+        self.dimensions = inner.dimensions
+        self._inner, self._docs, self._mode = inner, docs, mode
+
+    async def embed(self, texts: Sequence[str], *, kind: Kind = "passage") -> EmbedReply:
+        """Raises ModelError for a text without a recording in the mode `only`."""
+        ids = [self._id(text, kind) for text in texts]
+        kept: dict[str, dict[str, Any]] = {}
+        if self._mode != "record":
+            for id in ids:
+                if (data := await self._docs.get("recording", id)) is not None:
+                    kept[id] = data
+        missing = {id: text for id, text in zip(ids, texts, strict=True) if id not in kept}
+        if missing and self._mode == "only":
+            raise ModelError(
+                f'no recording of a text for "{self.name}": "{next(iter(missing.values()))[:60]}"',
+                code="model.not_recorded",
+                hint="record it with %mastra replay record, or use %mastra replay auto",
+            )
+        if missing:
+            reply = await _reply(self._inner, [*missing.values()], kind)
+            share, rest = divmod(reply.usage.input, len(missing))
+            for n, (id, vector) in enumerate(zip(missing, reply.rows, strict=True)):
+                kept[id] = {
+                    "row": base64.b64encode(vector).decode(),
+                    # Its part of the request, so that a replay comes to the same sum.
+                    "input": share + (rest if not n else 0),
+                    "model": reply.model,
+                }
+                await self._docs.put("recording", id, kept[id])
+        found = [kept[id] for id in ids]
+        return EmbedReply(
+            rows=tuple(base64.b64decode(each["row"]) for each in found),
+            usage=Usage(input=sum(kept[id]["input"] for id in {*ids}), calls=1),
+            model=found[-1]["model"] if found else "",
+        )
+
+    def _id(self, text: str, kind: Kind) -> str:
+        about = f"{self.name}@{self.dimensions}\0{kind}\0{text}"
+        return f"embed.{hashlib.sha256(about.encode(errors='surrogatepass')).hexdigest()}"
 
 
 def resolve(embedder: str | Embedder, *, dimensions: int | None = None) -> Embedder:

@@ -23,9 +23,9 @@ else:
 class Services:
     """What runs of one application share: a store, settings, ids, readers of their events.
 
-    `wrap_model` puts record/replay or a cache around a model; `now` is the clock of events.
-    `sinks` see every event of every run, where it happens (a sync tool's thread too), and must
-    not block; one that raises is taken out. `session` names the threads of conversations that
+    `wrap_model` and `wrap_embedder` put record/replay or a cache around them; `now` is the clock of
+    events. `sinks` see every event of every run, where it happens (a sync tool's thread too), and
+    must not block; one that raises is taken out. `session` names the threads of conversations that
     nobody has named. `on_interrupt` is told when the cancellation of a reader has stopped a run.
     """
 
@@ -41,6 +41,7 @@ class Services:
         self.store = store
         self.settings = settings or Settings()
         self.wrap_model = wrap_model
+        self.wrap_embedder: Callable[[Any], Any] | None = None
         self.new_id = new_id or random_id
         self.now = now
         self.sinks: list[Callable[[Event], None]] = []

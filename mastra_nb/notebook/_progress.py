@@ -14,6 +14,7 @@ from mastra_nb.notebook._errors import lines, plain
 from mastra_nb.notebook._host import Host
 from mastra_nb.progress import Line, Progress, Silent
 from mastra_nb.rag.index import Index
+from mastra_nb.services import ambient
 
 _SECONDS = 0.1
 _BAR = 20
@@ -26,12 +27,14 @@ class CellProgress:
         self._handle: Any = None
         self._what, self._note, self._done = "", "", 0
         self._total: int | None = None
-        self._began = self._shown = 0.0
+        self._began = self._shown = self._at = 0.0
         self._is_over = False
 
     def start(self, total: int | None, what: str) -> None:
         self._total, self._what, self._note, self._done = total, what, "", 0
         self._began, self._is_over = time.monotonic(), False
+        # A replay looks like its recording: its clock is the runs'.
+        self._at = ambient().now()
 
     def advance(self, n: int = 1) -> None:
         self._done += n
@@ -87,7 +90,7 @@ class CellProgress:
         if self._note and not self._is_over:
             parts.append(plain(self._note))
         elif self._is_over:
-            parts.append(f"{time.monotonic() - self._began:.1f} s")
+            parts.append(f"{ambient().now() - self._at:.1f} s")
         return {
             "text/markdown": " · ".join(map(escape, parts)),
             "text/plain": " · ".join(parts),

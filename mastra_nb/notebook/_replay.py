@@ -1,4 +1,4 @@
-"""Record and replay of the model calls of a notebook."""
+"""Record and replay of the calls that a notebook makes of models and embedders."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from mastra_nb import plugins
+from mastra_nb.embedders import RecordedEmbedder
 from mastra_nb.models import Model, Recorder, ReplayMode
 from mastra_nb.services import Services, random_id
 from mastra_nb.storage import Store
@@ -32,6 +33,9 @@ class Replay:
         self.mode = mode
         self.recorder = None if mode == "off" else Recorder(store, mode)
         services.wrap_model = None if self.recorder is None else self.recorder.wrap
+        services.wrap_embedder = (
+            None if mode == "off" else lambda inner: RecordedEmbedder(inner, store, mode)
+        )
         services.now = time.time if self.recorder is None else self.recorder.now
         services.new_id = random_id
         services.store = store

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -367,7 +366,7 @@ class _Ingest:
         self.source = ""
 
     async def run(self, found: AsyncIterator[Item | Failed], *, prune: bool) -> Ingested:
-        began, index = time.perf_counter(), self.index
+        began, index = ambient().now(), self.index
         info = await index._describe()
         notes = await self._config_notes() if info is not None else []
         if info is not None:
@@ -393,7 +392,7 @@ class _Ingest:
             chunks=self.chunks,
             embedded=self.embedded,
             usage=self.usage,
-            seconds=time.perf_counter() - began,
+            seconds=ambient().now() - began,
             notes=tuple(notes),
             **self.counts,
         )

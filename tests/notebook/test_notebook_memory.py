@@ -145,3 +145,28 @@ def test_an_ingest_can_be_stopped_and_goes_on(kernel: Kernel) -> None:
     done = kernel.ok("await slow.ingest('notes')", timeout=60)
     assert "62 added" in done.results[-1]["text/markdown"]
     assert int(kernel.ok("slow.embedder.calls.__len__()").result) <= 70
+
+
+REPLAYED = [
+    "%load_ext mastra_nb",
+    "%mastra index ingest docs notes",
+    "%mastra index docs what do owls hunt",
+    "%%agent friend -m model --memory recall --embedder fake --resource ada\nHi.",
+    "%ask friend I like boats.",
+    "%ask friend --thread other What do I like?",
+]
+
+
+def test_a_replay_asks_no_embedder(kernel: Kernel, start: Start) -> None:
+    def all_of(mode: str, more: str = "") -> list[str]:
+        other = start(kernel.cwd, MASTRA_NB_REPLAY=mode)
+        cells = [REPLAYED[0], KNOWN + more, *REPLAYED[1:]]
+        made = [repr((out.shown, out.results, out.text)) for out in map(other.ok, cells)]
+        # A kernel's own conversation is named after it, which moves what stands behind the name.
+        return [re.sub(r"ada(@|&#64;)\w+|'at': \[[^]]*\]", "", each) for each in made]
+
+    recorded = all_of("record")
+    deaf = "async def deaf(*_, **__):\n    raise RuntimeError('asked')\nfake.embed = deaf\n"
+    replayed = all_of("only", deaf + "model.script.clear()")
+    assert [r.replace("(record)", "(replay)") for r in recorded[2:]] == replayed[2:]
+    assert "owls.md" in replayed[3] and "I like boats" in replayed[-1]

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from mastra_nb.embedders import EmbedReply, batches, embedded, resolve
-from mastra_nb.errors import ConfigError, ModelHTTPError, ModelOutputError, NotFound
+from mastra_nb.embedders import EmbedReply, RecordedEmbedder, batches, embedded, resolve
+from mastra_nb.errors import ConfigError, ModelError, ModelHTTPError, ModelOutputError, NotFound
 from mastra_nb.messages import Usage
 from mastra_nb.providers._embeddings import OpenAIEmbedder, encode, read
 from mastra_nb.providers._vendors import VENDORS
 from mastra_nb.providers.openai import OpenAIModel
+from mastra_nb.testing import FakeEmbedder
 from tests.http.server import Answer, serve
 
 OPENAI = VENDORS["openai"]
@@ -157,3 +158,29 @@ async def test_what_is_no_reply_is_told(reply: Any) -> None:
 def test_an_object_that_cannot_embed_is_no_embedder() -> None:
     with pytest.raises(ConfigError, match="int is no embedder"):
         resolve(5)  # type: ignore[arg-type]
+
+
+class Kept(dict[str, Any]):
+    async def get(self, kind: str, id: str) -> Any:  # type: ignore[override]
+        return super().get(id)
+
+    async def put(self, kind: str, id: str, value: Any) -> None:
+        self[id] = value
+
+
+async def test_what_was_recorded_is_not_asked_again() -> None:
+    docs: Any = Kept()
+    fake = FakeEmbedder()
+    first = await RecordedEmbedder(fake, docs, "record").embed(["a", "b b"])
+    again = await RecordedEmbedder(fake, docs, "only").embed(["b b", "a", "a"])
+    assert (again.rows, again.usage.input) == (
+        (*first.rows[::-1], first.rows[0]),
+        first.usage.input,
+    )
+    assert fake.calls == [("a", "b b")]
+    auto = await RecordedEmbedder(fake, docs, "auto").embed(["a", "c"])
+    assert auto.rows[0] == first.rows[0] and fake.calls[1:] == [("c",)]
+    for texts, kind in ((["d"], "passage"), (["a"], "query")):
+        with pytest.raises(ModelError, match="no recording") as caught:
+            await RecordedEmbedder(fake, docs, "only").embed(texts, kind=kind)  # type: ignore[arg-type]
+        assert "replay record" in caught.value.hint
