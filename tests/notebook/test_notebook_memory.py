@@ -169,4 +169,4 @@ def test_a_replay_asks_no_embedder(kernel: Kernel, start: Start) -> None:
     deaf = "async def deaf(*_, **__):\n    raise RuntimeError('asked')\nfake.embed = deaf\n"
     replayed = all_of("only", deaf + "model.script.clear()")
     assert [r.replace("(record)", "(replay)") for r in recorded[2:]] == replayed[2:]
-    assert "owls.md" in replayed[3] and "I like boats" in replayed[-1]
+    assert "owls.md" in replayed[3] and "recall" in replayed[-1]

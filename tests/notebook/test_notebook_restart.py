@@ -86,7 +86,7 @@ def test_a_fresh_kernel_resumes_by_id(start: Start) -> None:
     kernel.restart()
     kernel.ok(APPROVAL[0])
     out = kernel.run("%resume approve")
-    assert "run the cell that defines it" in out.error
+    assert "run its cell" in out.error
     for cell in APPROVAL[1:]:
         kernel.ok(cell)
     kernel.ok("model.script.pop(0)")
