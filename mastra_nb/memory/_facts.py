@@ -26,6 +26,7 @@ from mastra_nb.memory._fact import (
     metadata_of,
 )
 from mastra_nb.models import Model, ModelLike
+from mastra_nb.progress import Silent
 from mastra_nb.schema import clean
 from mastra_nb.services import Services
 from mastra_nb.storage import Store, ThreadMessage
@@ -437,7 +438,8 @@ class Facts:
             return
         rows: list[bytes | None] = [None] * len(facts)
         if embedder is not None:
-            rows = [*(await embed_many(embedder, [f.text for f in facts])).rows]
+            reply = await embed_many(embedder, [f.text for f in facts], progress=Silent())
+            rows = [*reply.rows]
         name = await self._made(place.store.vectors, embedder, rows[0])
         taken = {r.id for r in await place.store.vectors.get(name, [f.id for f in facts])}
         own = {*await self._own(place.store.vectors, name, place, [*taken])}

@@ -20,6 +20,7 @@ from mastra_nb.memory._notes import log_key
 from mastra_nb.messages import Message, Usage, user
 from mastra_nb.prices import cost
 from mastra_nb.processors import Processor, Turn
+from mastra_nb.progress import Silent
 from mastra_nb.storage import Store, ThreadMessage
 from mastra_nb.vectors import Filter, Hit
 
@@ -192,7 +193,7 @@ class Recall(Processor, Attached):
         texts = [_text(m.message) for m in said]
         rows = None
         if self.embedder is not None:
-            rows = (await embed_many(self.embedder, texts)).rows
+            rows = (await embed_many(self.embedder, texts, progress=Silent())).rows
         name = await self._index(place.store, len(rows[0]) // 4 if rows else 0)
         await vectors.upsert(
             name,

@@ -14,6 +14,7 @@ from mastra_nb.errors import ConfigError, LeaseHeld, LimitExceeded, Stopped, Sto
 from mastra_nb.language import LanguageModel, Output, typed_answer
 from mastra_nb.messages import Message, system, user
 from mastra_nb.models import ModelLike, ModelRequest, ModelSettings, ready, resolve
+from mastra_nb.progress import Silent
 from mastra_nb.rag.results import Hits, Passage
 from mastra_nb.schema import Schema
 
@@ -147,7 +148,7 @@ async def _compared(embedder: Embedder, hits: Hits) -> list[float]:
     import numpy as np
 
     one = (await embed_many(embedder, [hits.query], kind="query")).vectors[0]
-    many = (await embed_many(embedder, [p.text for p in hits])).vectors
+    many = (await embed_many(embedder, [p.text for p in hits], progress=Silent())).vectors
     lengths = np.linalg.norm(many, axis=1) * np.linalg.norm(one)
     found = many @ one / np.where(lengths > 0, lengths, 1.0)
     return [max(0.0, float(x)) for x in found]

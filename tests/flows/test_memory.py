@@ -21,6 +21,7 @@ from mastra_nb.memory._recall import SemanticRecall
 from mastra_nb.memory._titles import Titles
 from mastra_nb.memory._working import TOOL, WorkingMemory
 from mastra_nb.memory.memory import Memory
+from mastra_nb.progress import Silent, set_progress
 from mastra_nb.services import Services
 from mastra_nb.storage import Thread
 from mastra_nb.stores.memory import MemoryStore
@@ -671,3 +672,20 @@ async def test_an_embedder_of_the_same_name_and_another_dimension_sees_all_again
     await other.memory.settle()
     found = await other.memory.recall("red boat", resource="ada", top_k=1)
     assert [r.message.text for r in found] == ["the boat is red"]
+
+
+async def test_what_is_done_behind_shows_no_progress() -> None:
+    """It would stand in a cell that has nothing to do with it."""
+    embedder = FakeEmbedder()
+    embedder.batch_bytes = 10  # type: ignore[attr-defined]
+    my = recalling(embedder=embedder)
+    plain = my.agent.replace(memory=True)
+    for i in range(5):
+        await plain.run(f"number {i} of many", thread="t", resource="ada")
+    made: list[str] = []
+    set_progress(lambda: made.append("shown") or Silent())  # type: ignore[func-returns-value]
+    try:
+        assert await my.memory.index(resource="ada") == 10
+    finally:
+        set_progress(None)
+    assert len(embedder.calls) > 1 and not made
