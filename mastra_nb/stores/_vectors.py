@@ -303,15 +303,13 @@ class SQLiteVectors:
         page = (rules.at_most(limit), rules.at_most(offset))
 
         def work(db: apsw.Connection) -> list[VectorRecord]:
-            index = rows.need(db, name)
-            where = rows.where(db, condition, index)
             vector = "v.embedding" if include_vector else "NULL"
-            found = rows.found(
-                db,
-                f"""SELECT v.id, v.metadata, v.text, {vector} FROM {where.source(index.no)}
-                WHERE v.idx = {index.no} AND {where.sql} ORDER BY v.no LIMIT ? OFFSET ?""",  # noqa: S608
-                (*where.values, *page),
-            )
+            with snapshot(db):
+                index = rows.need(db, name)
+                where = rows.where(db, condition, index)
+                query = f"""SELECT v.id, v.metadata, v.text, {vector} FROM {where.source(index.no)}
+                    WHERE v.idx = {index.no} AND {where.sql} ORDER BY v.no LIMIT ? OFFSET ?"""  # noqa: S608
+                found = rows.found(db, query, (*where.values, *page))
             return [rows.record(row, index.info, include_vector) for row in found]
 
         many = limit > INLINE_ROWS or offset > INLINE_ROWS
@@ -321,11 +319,12 @@ class SQLiteVectors:
         condition = conditions.parse(filter)
 
         def work(db: apsw.Connection) -> int:
-            index = rows.need(db, name)
-            where = rows.where(db, condition, index)
-            query = f"""SELECT count(*) FROM {where.source(index.no)}
-                WHERE v.idx = {index.no} AND {where.sql}"""  # noqa: S608 - bound
-            return int(db.execute(query, where.values).get)
+            with snapshot(db):
+                index = rows.need(db, name)
+                where = rows.where(db, condition, index)
+                query = f"""SELECT count(*) FROM {where.source(index.no)}
+                    WHERE v.idx = {index.no} AND {where.sql}"""  # noqa: S608 - bound
+                return int(db.execute(query, where.values).get)
 
         return await self._access._read(work, threaded=bool(filter))
 
