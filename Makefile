@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 SUITES := $(wildcard tests/test_*.py) $(wildcard $(addprefix tests/,unit contract flows wire http mcp notebook))
 QUICKSTART := notebooks/00_quickstart.ipynb
 
+# NumPy's threads wait by spinning, which keeps the cores from the tests beside it.
+export OPENBLAS_NUM_THREADS ?= 1
+
 # The kernel of the environment wins over one of the same name in the user's home.
 export JUPYTER_PREFER_ENV_PATH := 1
 
