@@ -242,8 +242,8 @@ async def test_stalls(shape: Shape) -> None:
 
 async def test_signs_of_life_are_no_answer(shape: Shape) -> None:
     """Ten times as patient as with a line that is dead, but not for ever."""
-    quick = Timeouts(connect=2, first=2, idle=0.25)
-    drops = [noise(shape)] * 500
+    quick = Timeouts(connect=2, first=2, idle=0.15)
+    drops = [noise(shape)] * 300
     whole = [answer(shape, *b, *drops, pause=0.01) for b in ([], shape.begin("par"))]
     for day, kept in zip(
         await asyncio.gather(*(lived(shape, each, timeouts=quick) for each in whole)),
@@ -251,8 +251,8 @@ async def test_signs_of_life_are_no_answer(shape: Shape) -> None:
         strict=True,
     ):
         assert isinstance(day.error, ModelTimeout)
-        assert "only signs of life for 2.5 s" in day.error.message
-        assert 2.4 < day.seconds < 5
+        assert "only signs of life for 1.5 s" in day.error.message
+        assert 1.4 < day.seconds < 4
         assert (day.partial, day.requests) == (kept, 1)
 
 
@@ -265,11 +265,11 @@ async def test_an_event_that_does_not_end_is_no_answer(shape: Shape) -> None:
 
 
 async def test_a_service_that_is_alive_is_waited_for(shape: Shape) -> None:
-    quick = Timeouts(connect=2, first=2, idle=0.4)
-    pieces = [*[noise(shape)] * 50, *shape.begin("o"), *[noise(shape)] * 50, *shape.end()]
+    quick = Timeouts(connect=2, first=2, idle=0.25)
+    pieces = [*[noise(shape)] * 30, *shape.begin("o"), *[noise(shape)] * 30, *shape.end()]
     day = await lived(shape, answer(shape, *pieces, pause=0.01), timeouts=quick)
     assert day.text == "o"
-    assert day.seconds > 0.9
+    assert day.seconds > 0.5
 
 
 async def test_a_line_that_stays_open_after_the_end_is_not_waited_for(
