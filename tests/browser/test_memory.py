@@ -72,7 +72,7 @@ SHOWN = {
     9: ["2 threads", "birds"],
     10: ["2 facts", "📌 Ada sails every summer."],
     11: ["1 version", '"likes":"boats"'],
-    12: ["2 threads", "last said"],
+    12: ["last said", "harbour"],
     13: ["harbour#1", "I am Ada and I like boats."],
     14: ["There is no operator '$sort'."],
 }
