@@ -102,7 +102,8 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
 
 class VectorStore(Protocol):
     """Every method raises NotFound for an index that is not there, SchemaError for what does not
-    fit it (dimension, a value that is no JSON, NaN), ConfigError for a filter that cannot be read.
+    fit it (dimension, NaN in a vector, metadata that is no JSON; a NaN there becomes null, as it is
+    a missing value of a table), ConfigError for a filter that cannot be read.
     """
 
     async def create_index(

@@ -95,10 +95,12 @@ async def test_the_log_is_moved_into_the_file(store, path):
     await new_run(store)
     for seq in range(1, 4001):
         await store.append("r", 1, messages("r", ["x" * 900], seq))
+        if not seq % 50:
+            # What moves it is a thread, which a busy machine does not run at once.
+            await asyncio.sleep(0.01)
     assert path.stat().st_size > 1_000_000
     wal = path.with_name(path.name + "-wal").stat().st_size
-    # Twice the pages of a checkpoint on a quiet machine; on a busy one its thread comes later.
-    assert wal < 4096 * _sql.CHECKPOINT_PAGES * 4
+    assert wal < 4096 * _sql.CHECKPOINT_PAGES * 2
 
 
 async def test_sql_gives_dicts(store):
