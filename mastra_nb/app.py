@@ -25,6 +25,7 @@ from mastra_nb.vectors import VectorStore
 
 if TYPE_CHECKING:
     from mastra_nb.rag.index import Index
+    from mastra_nb.schedules import CatchUp, Overlap, Schedule, Schedules
 
 T = TypeVar("T")
 
@@ -58,6 +59,7 @@ class Mastra:
         self.services = Services(store=store, settings=self.settings)
         self.agents: dict[str, Agent[Any]] = {}
         self.tools: dict[str, ToolLike] = toolset(tools)
+        self._schedules: Schedules | None = None
         for agent in agents.values() if isinstance(agents, Mapping) else agents:
             self.add(agent)
 
@@ -96,6 +98,59 @@ class Mastra:
         from mastra_nb.rag.index import Index
 
         return Index(name, store=self._need_store(), **options)
+
+    @property
+    def schedules(self) -> Schedules:
+        """Those made with `schedule`, by name."""
+        if self._schedules is None:
+            # Most applications have none.
+            from mastra_nb.schedules import Schedules
+
+            self._schedules = Schedules(self.services)
+        return self._schedules
+
+    def schedule(
+        self,
+        target: Agent[Any],
+        *,
+        cron: str,
+        timezone: str = "UTC",
+        input: Any = None,
+        name: str = "",
+        catch_up: CatchUp = "skip",
+        overlap: Overlap = "skip",
+        **options: Any,
+    ) -> Schedule:
+        """Run `target` with `input` at the times of `cron`, while `run_schedules` runs somewhere.
+
+        `name` is by default the target's. `catch_up` says what becomes of fires that no process was
+        there for: nothing, the last of them, all one after another. `overlap`: a fire while the run
+        before goes on is left out, waits, or starts beside it. `options` are those of
+        `target.run`, such as thread and resource. Raises ConfigError for an expression, a time zone
+        or a name that will not do, and without a store.
+        """
+        from mastra_nb.schedules import Schedule
+
+        made = Schedule(
+            target,
+            self.services,
+            cron=cron,
+            timezone=timezone,
+            input=input,
+            name=name,
+            catch_up=catch_up,
+            overlap=overlap,
+            options=options,
+        )
+        made = self.schedules.add(made)
+        self.add(target)
+        return made
+
+    async def run_schedules(self) -> None:
+        """Keep the schedules until it is cancelled (a kernel's interrupt) or SIGTERM comes; its
+        runs are stopped then. Any number of processes may: each fire is started once.
+        """
+        await self.schedules.run()
 
     def get_logger(self, name: str = "mastra_nb") -> logging.Logger:
         return get_logger(name)
