@@ -17,10 +17,10 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
@@ -37,6 +37,7 @@ from mastra_nb.errors import (
     UsageError,
     close_matches,
 )
+from mastra_nb.events import Event
 from mastra_nb.memory._show import Bundle, bundle, counted, table
 from mastra_nb.runs import Run
 from mastra_nb.services import Services, is_dead
@@ -50,6 +51,9 @@ Sleep = Callable[[float], Awaitable[object]]
 GRACE_SECONDS = 60.0
 # The clock on the wall may jump, and a sleeping machine's timers stand still: it is looked at anew.
 MOST_SECONDS = 30.0
+# A clock that goes back by more was wrong before. By less, no fire comes twice: what was decided is
+# not decided again, and the keys of what was started are taken in any case.
+CORRECTED = timedelta(days=1)
 # How often a run that another process drives is looked at by a fire that waits for its end.
 BUSY_SECONDS = 5.0
 
@@ -204,6 +208,7 @@ class Schedule:
         if paused == await self.paused():
             return
         if not paused:
+            await self._begin()
             await self._save(self._now())
         await self._store.put(_PAUSED, self.name, {"paused": paused})
 
@@ -255,6 +260,8 @@ class Schedule:
         if self._seen is None:
             self._seen = await self._begin()
         now = self._now()
+        if self._seen - now > CORRECTED:
+            self._seen = self._saved = now
         if self.cron.after(self._seen) <= now:
             await self._fires(self._seen, now)
         while self._line and not await self._busy():
@@ -297,6 +304,7 @@ class Schedule:
                     await asyncio.sleep(0)
         elif self.catch_up == "skip" and now - newest > timedelta(seconds=GRACE_SECONDS):
             fires = []
+        busy = self.overlap == "skip" and await self._busy()
         self._seen = newest
         if paused or not fires:
             self._say("left out", newest, "it is paused" if paused else "it was missed")
@@ -305,7 +313,7 @@ class Schedule:
             # While it catches up, what is due joins the line: else the line could not be found
             # again after a crash.
             self._line.extend(fires)
-        elif self.overlap == "skip" and await self._busy():
+        elif busy:
             self._say("left out", newest, "the one before still runs")
             await self._save(newest)
         else:
@@ -341,15 +349,20 @@ class Schedule:
                 return
             run = self._run(key)
             try:
-                async with aclosing(run.events()) as events:
+                # Its first event says that it is in the store; a crash before it is saved here
+                # leaves the key, which is found taken.
+                async with aclosing(cast("AsyncGenerator[Event, None]", run.events())) as events:
                     async for _ in events:
                         break
-                # Now it is in the store: after a crash before this its key would be found taken.
                 await self._save(fire, run.id)
                 await run
             except Conflict:
                 if await self._taken(key, fire, run.id):
                     return
+                raise
+            except asyncio.CancelledError:
+                run.cancel()
+                await asyncio.gather(run, return_exceptions=True)
                 raise
         except RunSuspended as error:
             self._say("suspended", fire, run=getattr(error.run, "id", ""))
