@@ -169,6 +169,7 @@ class Schedule:
     def _forget(self) -> None:
         """What a loop knows of it; the next one begins with what the store knows."""
         self._seen: datetime | None = None
+        self._due = datetime.max.replace(tzinfo=UTC)
         self._saved: datetime | None = None
         self._latest = ""
         self._line: deque[datetime] = deque()
@@ -258,15 +259,17 @@ class Schedule:
     async def look(self) -> float:
         """Start what is due; returns after how many seconds to look again."""
         if self._seen is None:
-            self._seen = await self._begin()
+            self._decided(await self._begin())
         now = self._now()
+        assert self._seen is not None
         if self._seen - now > CORRECTED:
-            self._seen = self._saved = now
-        if self.cron.after(self._seen) <= now:
+            self._saved = now
+            self._decided(now)
+        if self._due <= now:
             await self._fires(self._seen, now)
         while self._line and not await self._busy():
             self._start(self._line.popleft())
-        wait = (self.cron.after(self._seen) - self._now()).total_seconds()
+        wait = (self._due - self._now()).total_seconds()
         return min(wait, BUSY_SECONDS) if self._line else wait
 
     async def stop(self) -> None:
@@ -276,6 +279,9 @@ class Schedule:
             work.cancel()
         await asyncio.gather(*works, return_exceptions=True)
         self._forget()
+
+    def _decided(self, fire: datetime) -> None:
+        self._seen, self._due = fire, self.cron.after(fire)
 
     async def _begin(self) -> datetime:
         """The newest fire that was decided, by whomever. One whose times are others now is new."""
@@ -305,7 +311,7 @@ class Schedule:
         elif self.catch_up == "skip" and now - newest > timedelta(seconds=GRACE_SECONDS):
             fires = []
         busy = self.overlap == "skip" and await self._busy()
-        self._seen = newest
+        self._decided(newest)
         if paused or not fires:
             self._say("left out", newest, "it is paused" if paused else "it was missed")
             await self._save(newest)
