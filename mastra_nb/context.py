@@ -98,6 +98,8 @@ class Codec(Generic[O]):
 
 
 PLAIN: Codec[Any] = Codec()
+# Kinds that do nothing themselves but call: they may be walked again where nothing may be done.
+_WALKED = ("workflow", "agent")
 _UNSEEN: Any = object()
 
 
@@ -145,9 +147,9 @@ class Context:
         # Runs that were started from here; they do not outlive the call.
         self.tasks: set[asyncio.Task[Any]] | None = None
         self.over = False
-        # Of the body of a workflow: the runs that were made in it, and the calls that the journal
-        # had the output of.
-        self.begun: list[Any] | None = None
+        # Of the body of a workflow: the runs made in it that have not ended, and the calls that
+        # the journal had the output of.
+        self.begun: set[Any] | None = None
         self.claimed: set[str] | None = None
         # Of a model call: what its meter holds for it, and what it said it has spent.
         self._open: tuple[Meter, Reserve | None] | None = None
@@ -302,7 +304,7 @@ class Context:
             raise Suspend(path)
         if path in past.inputs:
             input = past.inputs[path]
-        if run.frozen:
+        if run.frozen and not (target.kind in _WALKED and path in past.attempts):
             if (known := past.failed.get(path)) is not None:
                 raise MastraError(known.message, hint=known.hint, code=known.code)
             raise ReplayMismatch(

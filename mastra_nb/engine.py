@@ -6,7 +6,6 @@ of a step that fails or waits run to their end: what they give is kept.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from mastra_nb.plans import (
 )
 from mastra_nb.schema import to_json
 from mastra_nb.steps import SKIPPED, Bailed, Step, asked, decide
+from mastra_nb.timers import until, wait_until
 
 if TYPE_CHECKING:
     import asyncio
@@ -243,27 +243,6 @@ class _Timer:
             return until(length, ctx.services.now())
 
         await wait_until(await ctx.value("until", moment), ctx)
-
-
-def until(length: Any, now: float) -> float:
-    """In seconds since the epoch. A datetime without a time zone is meant in local time."""
-    if isinstance(length, dt.datetime):
-        return length.timestamp()
-    if isinstance(length, dt.timedelta):
-        length = length.total_seconds()
-    if isinstance(length, int | float):
-        return now + float(length)
-    raise StepError(
-        f"{type(length).__name__} is no time to sleep",
-        code="step.input",
-        hint="give seconds, a timedelta or a datetime",
-    )
-
-
-async def wait_until(moment: float, ctx: Context) -> None:
-    """By the clock on the wall: a machine that was asleep does not sleep on."""
-    while (left := moment - ctx.services.now()) > 0:
-        await asyncio.sleep(min(left, 60.0))
 
 
 class _Event:

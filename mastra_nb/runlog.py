@@ -313,7 +313,9 @@ class RunLog:
         await future
 
 
-def check_answer(run: str, past: Past, answer: Any, path: str | None) -> tuple[str, Any] | None:
+def check_answer(
+    run: str, past: Past, answer: Any, path: str | None, now: float
+) -> tuple[str, Any] | None:
     """The place that `answer` is for, and the answer; None if it was given before.
 
     Raises NotResumable, SchemaError if it does not fit, Conflict if another one was given.
@@ -332,6 +334,12 @@ def check_answer(run: str, past: Past, answer: Any, path: str | None) -> tuple[s
         )
     if path is None or path not in past.asked:
         raise NotResumable(f'run "{run}" does not wait for an answer', hint="see run.pending")
+    deadline = past.asked[path].deadline
+    if path in past.expired or (path not in past.answers and deadline and deadline <= now):
+        raise NotResumable(
+            f'the time to answer "{path}" of run "{run}" is over',
+            hint="run.expire() goes on without the answer",
+        )
     if path in past.answers:
         if past.answers[path] == answer:
             return None

@@ -122,7 +122,7 @@ class Run(Reading, Generic[T]):
             self.log = self._within.run
             self._first = len(self.log.events)
             if self._within.begun is not None:
-                self._within.begun.append(self)
+                self._within.begun.add(self)
             return
         if not isinstance(request_context, Mapping | None):
             raise UsageError("request_context is no mapping", hint='request_context={"user": "u1"}')
@@ -274,13 +274,30 @@ class Run(Reading, Generic[T]):
             if self.view.status == "cancelled" or self._halted:
                 raise NotResumable(f'run "{self.id}" was stopped', hint="ask again")
             past = [e for e in self.log.events if e.durable]
-            given = None if answer is ... else check_answer(self.id, Past(past), answer, path)
+            given = None
+            if answer is not ...:
+                given = check_answer(self.id, Past(past), answer, path, self._services.now())
             self._next = self._continued(given)
             return self._next
 
-    def _continued(self, answer: tuple[str, Any] | None) -> Run[T]:
+    def expire(self) -> Run[T]:
+        """The same run, going on without the first answer whose time is over. Raises
+        NotResumable if there is none.
+        """
+        now = self._services.now()
+        late = [p for p, asked in self.pending.items() if (asked.deadline or now + 1) <= now]
+        if not late:
+            raise NotResumable(
+                f'run "{self.id}" waits for nothing whose time is over', hint="see run.pending"
+            )
+        with self._lock:
+            if self._next is None:
+                self._next = self._continued((late[0], None), expired=True)
+            return self._next
+
+    def _continued(self, answer: tuple[str, Any] | None, *, expired: bool = False) -> Run[T]:
         log = self.log
-        return Run(
+        return type(self)(
             self.target,
             self.input,
             codec=self._codec,
@@ -295,6 +312,7 @@ class Run(Reading, Generic[T]):
             past=[e for e in log.events if e.durable],
             go_on=True,
             answer=answer,
+            expired=expired,
         )
 
     def _again(self, answer: Any, path: str | None) -> Run[T]:
@@ -367,7 +385,7 @@ class Run(Reading, Generic[T]):
             else:
                 self._start()
                 try:
-                    await self._until_rest()
+                    await self.rested()
                 except asyncio.CancelledError as error:
                     await self._stop_and_rest(error)
                     raise
@@ -382,8 +400,13 @@ class Run(Reading, Generic[T]):
             and self.target.kind == "workflow"
         )
 
-    async def _until_rest(self) -> None:
-        """On any loop."""
+    @property
+    def began(self) -> bool:
+        """Whether anybody has wanted something of it yet."""
+        return self._started
+
+    async def rested(self) -> None:
+        """Wait until it rests, whatever its outcome; on any loop."""
         with self._lock:
             if self._loop is not None and self._loop.is_closed() and not self._done:
                 self._halt()
@@ -398,7 +421,7 @@ class Run(Reading, Generic[T]):
         self.cancel()
         # A second interrupt ends the wait.
         with contextlib.suppress(asyncio.CancelledError):
-            await self._until_rest()
+            await self.rested()
         if self._services.on_interrupt is not None:
             self._services.on_interrupt(why, self)
 
@@ -426,6 +449,8 @@ class Run(Reading, Generic[T]):
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
         finally:
+            if ctx.begun is not None:
+                ctx.begun.discard(self)
             self._rest()
 
     async def _drive(self) -> None:

@@ -166,6 +166,18 @@ class Shape:
         return value if self._schema is None else self._schema.convert(value)
 
 
+def _of_one(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A builtin or a class as a function of the input; anything else as it is."""
+    if not (isinstance(fn, type) or inspect.isbuiltin(fn) or inspect.ismethoddescriptor(fn)):
+        return fn
+
+    def of_input(value: Any) -> Any:
+        return fn(value)
+
+    of_input.__name__ = of_input.__qualname__ = fn.__name__
+    return of_input
+
+
 def typed(hint: Any, name: str) -> Schema[Any] | None:
     """None where any JSON value will do. Raises SchemaError for a type that has no JSON form."""
     if hint is Any or hint is object or isinstance(hint, TypeVar):
@@ -255,10 +267,12 @@ class Step(Generic[O]):
             about = getattr(target, "description", "")
         elif callable(target):
             self.kind = kind or "step"
+            if isinstance(target, type) or not hasattr(target, "__code__"):
+                target = _of_one(target)
             self.shape = Shape(target, local_names(target))
             self.input, self.output = self.shape.type, self.shape.output
             self.codec = StepCodec(self.shape)
-            self.target = _Called(self)
+            self.target = _Called(target, self.shape, self.kind)
             about = summary(inspect.getdoc(target) or "") if inspect.isroutine(target) else ""
         else:
             raise ConfigError(
@@ -412,13 +426,12 @@ async def asked(fn: Callable[..., Any], ctx: Context, *args: Any) -> Any:
 class _Called:
     """A function, called with what it takes of the input."""
 
-    def __init__(self, step: Step[Any]) -> None:
-        assert step.shape is not None
-        self._fn = step.fn
-        self._shape = step.shape
-        self._async = inspect.iscoroutinefunction(step.fn) and not step.shape.injected
-        self.kind = step.kind
-        self.name = getattr(step.fn, "__name__", "")
+    def __init__(self, fn: Callable[..., Any], shape: Shape, kind: str) -> None:
+        self._fn = fn
+        self._shape = shape
+        self._async = inspect.iscoroutinefunction(fn)
+        self.kind = kind
+        self.name = getattr(fn, "__name__", "")
 
     async def invoke(self, input: Any, ctx: Context, /) -> Any:
         shape = self._shape
