@@ -72,6 +72,9 @@ class Past:
         self._ended: set[tuple[str, int]] = set()
         for event in events:
             self.apply(event)
+        self.set_state()
+
+    def set_state(self) -> None:
         for path, attempt, write in self._writes:
             if (path, attempt) in self._ended or self._kinds.get(path) not in _LEAVES:
                 self.state[write.key] = write.value

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, M
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+import msgspec
+
 from mastra_nb._later import later
 from mastra_nb.config import get_logger
 from mastra_nb.errors import (
@@ -23,6 +25,7 @@ from mastra_nb.errors import (
 from mastra_nb.events import (
     DELTAS,
     SPEAKERS,
+    Custom,
     Delta,
     Event,
     MessageAdded,
@@ -35,7 +38,7 @@ from mastra_nb.events import (
 )
 from mastra_nb.limits import Limits, Meter
 from mastra_nb.messages import Message
-from mastra_nb.past import Past
+from mastra_nb.past import LIMITS, REQUEST_CONTEXT, Past
 from mastra_nb.schema import partial_json, to_json, validate
 from mastra_nb.services import Services, is_dead
 from mastra_nb.storage import LEASE_SECONDS, RunRow, Store
@@ -117,6 +120,18 @@ class RunLog:
             if isinstance(event.data, MessageAdded):
                 self._messages[event.seq] = event.data
                 self._said[event.span] = event.seq
+
+    def begin(self, first: Sequence[tuple[str, Payload]]) -> None:
+        """Log what the run was given, so that whoever takes it up knows it."""
+        for span, data in first:
+            self.emit(span, None, data)
+            self.past.apply(self.events[-1])
+        self.past.set_state()
+        limits = self.meter.limits
+        if limits != Limits() and limits != self.past.limits:
+            self.emit("", None, Custom(name=LIMITS, value=msgspec.to_builtins(limits)))
+        if self.request_context and self.past.request_context is None:
+            self.emit("", None, Custom(name=REQUEST_CONTEXT, value=dict(self.request_context)))
 
     @property
     def seq(self) -> int:

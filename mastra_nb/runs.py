@@ -7,8 +7,6 @@ import threading
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import msgspec
-
 from mastra_nb import portal
 from mastra_nb._later import later
 from mastra_nb.context import PLAIN, Codec, Context, Runnable, Timed, current
@@ -22,9 +20,9 @@ from mastra_nb.errors import (
     Suspend,
     UsageError,
 )
-from mastra_nb.events import Custom, Event, Payload, Resumed, RunStatus, View
+from mastra_nb.events import Event, Payload, Resumed, RunStatus, View
 from mastra_nb.limits import Limits
-from mastra_nb.past import LIMITS, REQUEST_CONTEXT, Past
+from mastra_nb.past import Past
 from mastra_nb.readings import Reading
 from mastra_nb.runlog import (
     RunLog,
@@ -491,15 +489,9 @@ class Run(Reading, Generic[T]):
 
     async def _walk(self) -> T:
         log = self.log
-        for span, data in self._begin:
-            log.emit(span, None, data)
-            log.past.apply(log.events[-1])
+        log.begin(self._begin)
         root = Context(log, "", None, "run")
         limits = log.meter.limits
-        if limits != Limits() and limits != log.past.limits:
-            log.emit("", None, Custom(name=LIMITS, value=msgspec.to_builtins(limits)))
-        if log.request_context and log.past.request_context is None:
-            log.emit("", None, Custom(name=REQUEST_CONTEXT, value=dict(log.request_context)))
         if self._answer is not None:
             path, value = self._answer
             log.past.answer(path, value, expired=self._expired)
