@@ -19,18 +19,19 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol, cast, get_args
-from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 
 from mastra_nb import portal
 from mastra_nb.config import get_logger
 from mastra_nb.context import current
+from mastra_nb.cron import Cron
 from mastra_nb.errors import (
     ConfigError,
     Conflict,
+    LeaseHeld,
     MastraError,
     NotFound,
     RunSuspended,
@@ -59,7 +60,6 @@ BUSY_SECONDS = 5.0
 
 _PAGE = 200
 _PAUSED, _FIRED = "schedule", "schedule_fired"
-_FIELDS = 'five fields: minute hour day month weekday, as in "0 9 * * MON-FRI"'
 
 
 class Schedulable(Protocol):
@@ -70,68 +70,6 @@ class Schedulable(Protocol):
 
     @property
     def run(self) -> Callable[..., Run[Any]]: ...
-
-
-class Cron:
-    """The times an expression names in a time zone, as Debian's cron has them: what falls into the
-    gap of a change to summer time comes at its end, what the change back repeats comes once; only
-    where the minute or the hour begins with "*" the real time counts.
-
-    Raises ConfigError for an expression or a time zone that is none, and if it never fires.
-    """
-
-    def __init__(self, expression: str, timezone: str) -> None:
-        self.expression = " ".join(expression.split())
-        self.timezone = timezone
-        self.zone = _zone(timezone)
-        self.after(datetime(2024, 1, 1, tzinfo=UTC))
-
-    def after(self, at: datetime) -> datetime:
-        """The first time later than `at`."""
-        return next(self.times(at))
-
-    def times(self, at: datetime) -> Iterator[datetime]:
-        """All later than `at`, in order."""
-        newest = at.astimezone(UTC)
-        for found in self._walk(at, backwards=False):
-            # Where an hour comes twice the local time goes back behind the time it began with.
-            if (real := found.astimezone(UTC)) > newest:
-                newest = real
-                yield found
-
-    def newest(self, at: datetime) -> datetime:
-        """The last time that is not later than `at`."""
-        # Walking back overlooks what lies in an hour that comes twice: it says where to begin only.
-        found = next(self._walk(at + timedelta(seconds=1), backwards=True))
-        for later in self.times(found - timedelta(seconds=1)):
-            if later.astimezone(UTC) > at.astimezone(UTC):
-                break
-            found = later
-        return found
-
-    def _walk(self, at: datetime, *, backwards: bool) -> Iterator[datetime]:
-        from cronsim import CronSim, CronSimError  # most programs schedule nothing
-
-        try:
-            times = CronSim(self.expression, at.astimezone(self.zone), reverse=backwards)
-        except CronSimError as error:
-            why = str(error)[:1].lower() + str(error)[1:]
-            raise ConfigError(
-                f'"{self.expression}" is no cron expression: {why}', hint=_FIELDS
-            ) from None
-        yield from times
-        raise ConfigError(f'"{self.expression}" never fires', hint="no such day is in 50 years")
-
-
-def _zone(name: str) -> tzinfo:
-    if name == "UTC":
-        return UTC
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise ConfigError(
-            f'there is no time zone "{name}"', hint=close_matches(name, available_timezones())
-        ) from None
 
 
 class Schedule:
@@ -354,6 +292,7 @@ class Schedule:
             if await self._taken(key, fire):
                 return
             run = self._run(key)
+            own = run.id
             try:
                 # Its first event says that it is in the store; a crash before it is saved here
                 # leaves the key, which is found taken.
@@ -362,13 +301,15 @@ class Schedule:
                         break
                 await self._save(fire, run.id)
                 await run
-            except Conflict:
-                if await self._taken(key, fire, run.id):
+            except (Conflict, LeaseHeld):
+                if await self._taken(key, fire, own):
                     return
                 raise
             except asyncio.CancelledError:
-                run.cancel()
-                await asyncio.gather(run, return_exceptions=True)
+                # One that waits for an answer goes on waiting.
+                if run.status in ("new", "running"):
+                    run.cancel()
+                    await asyncio.gather(run, return_exceptions=True)
                 raise
         except RunSuspended as error:
             self._say("suspended", fire, run=getattr(error.run, "id", ""))
@@ -440,6 +381,7 @@ class _Chore(msgspec.Struct):
     work: Callable[[], Awaitable[object]]
     seconds: float
     due: float = 0.0
+    task: asyncio.Task[None] | None = None
 
 
 class Schedules(Mapping[str, Schedule]):
@@ -517,7 +459,9 @@ class Schedules(Mapping[str, Schedule]):
         del self._known[self[name].name]
 
     def every(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
-        """Do `work` in the loop every so often, from its start on; what it raises is logged."""
+        """Do `work` beside the loop every so often, from its start on, but not while it goes on
+        from before. What it raises is logged.
+        """
         self._chores.append(_Chore(work, seconds))
         self._wake()
 
@@ -541,7 +485,11 @@ class Schedules(Mapping[str, Schedule]):
                     await self._rest(min(await self._look(), MOST_SECONDS))
         finally:
             self._loop = None
-            await asyncio.gather(*(s.stop() for s in keeping.values()), return_exceptions=True)
+            works = [chore.task for chore in self._chores if chore.task is not None]
+            for work in works:
+                work.cancel()
+            stops = [schedule.stop() for schedule in keeping.values()]
+            await asyncio.gather(*works, *stops, return_exceptions=True)
 
     async def _look(self) -> float:
         waits = [MOST_SECONDS]
@@ -555,12 +503,16 @@ class Schedules(Mapping[str, Schedule]):
             # A clock that went back must not keep it waiting.
             if not now < chore.due <= now + chore.seconds:
                 chore.due = now + chore.seconds
-                try:
-                    await chore.work()
-                except Exception as error:
-                    self._log("work", getattr(chore.work, "__name__", "?"), error)
-            waits.append(chore.due - self._services.now())
+                if chore.task is None or chore.task.done():
+                    chore.task = asyncio.create_task(self._do(chore.work))
+            waits.append(chore.due - now)
         return max(0.0, min(waits))
+
+    async def _do(self, work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await work()
+        except Exception as error:
+            self._log("work", getattr(work, "__name__", "?"), error)
 
     def _log(self, what: str, name: str, error: Exception) -> None:
         get_logger("schedules").error(
