@@ -137,7 +137,7 @@ class Mastra:
 
     def schedule(
         self,
-        target: Agent[Any] | Workflow[Any],
+        target: Part,
         *,
         cron: str,
         timezone: str = "UTC",

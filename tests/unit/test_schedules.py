@@ -23,6 +23,7 @@ from mastra_nb.schedules import Schedule, Schedules
 from mastra_nb.services import Services
 from mastra_nb.storage import Store
 from mastra_nb.testing import ScriptedModel
+from mastra_nb.workflows import suspend, workflow
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -220,7 +221,12 @@ async def test_options_are_those_of_the_run(clock: Clock, desk: Desk) -> None:
     assert (row.thread, row.resource) == ("t1", "ann")
 
 
-async def test_two_processes_start_a_fire_once(clock: Clock, desk: Desk) -> None:
+async def test_two_processes_start_a_fire_once(
+    clock: Clock, desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the second finds the run still going on; neither takes it for a failure."""
+    desk.job.work = lambda: asyncio.sleep(0.001)
+    caplog.set_level(logging.WARNING, "mastra_nb")
     assert desk.services.store is not None
     other = Desk(clock, desk.services.store)
     desk.add("*/10 * * * *")
@@ -230,6 +236,7 @@ async def test_two_processes_start_a_fire_once(clock: Clock, desk: Desk) -> None
     every = [f"02 {h:02}:{m:02}" for h in (8, 9, 10) for m in range(0, 60, 10)][1:13]
     assert sorted(desk.job.fired + other.job.fired) == every
     assert len(await keys(desk)) == 12
+    assert not caplog.records
 
 
 async def test_one_that_fails_stops_neither_others_nor_itself(
@@ -554,3 +561,39 @@ async def test_an_app_schedules_an_agent(clock: Clock) -> None:
     [row] = await schedule.history()
     assert (row.status, row.thread, row.resource) == ("done", "t", "ann")
     assert (await app.get_run(row.id)).output == "Good morning!"
+
+
+async def test_an_app_schedules_a_workflow_and_ends_waits_that_are_overdue(clock: Clock) -> None:
+    @workflow
+    async def ask(city: str) -> str:
+        answer = await suspend({"ask": f"on to {city}?"}, schema=bool, timeout=600, default=False)
+        return f"{city}: {answer}"
+
+    app = Mastra(storage="memory://")
+    app.services.now = clock.now
+    app.schedules._sleep = clock.sleep
+    schedule = app.schedule(ask, cron="0 9 * * *", input="Oslo")
+    assert app.get_workflow("ask") is ask
+    task = asyncio.create_task(app.run_schedules())
+    await clock.to("2026-03-02 09:05")
+    [row] = await schedule.history()
+    assert row.status == "suspended"
+    await clock.to("2026-03-02 09:11")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    [row] = await schedule.history()
+    assert row.status == "done"
+    assert (await app.get_run(row.id)).output == "Oslo: False"
+    assert (await app.get_run(row.id)).status == "done"
+
+
+async def test_the_end_leaves_what_waits_for_an_answer(clock: Clock, desk: Desk) -> None:
+    class Asking(Job):
+        async def invoke(self, input: Any, ctx: Context) -> Any:
+            return await ctx.suspend({"ask": "go on?"})
+
+    schedule = desk.add("0 * * * *", Asking(desk.services, "asking"))
+    for minute in range(2):
+        async with desk.running():
+            await clock.to(f"2026-03-02 09:0{minute}")
+    assert [row.status for row in await schedule.history()] == ["suspended"]
