@@ -14,9 +14,9 @@ _FIELDS = 'five fields: minute hour day month weekday, as in "0 9 * * MON-FRI"'
 
 
 class Cron:
-    """The times an expression names in a time zone, as Debian's cron has them: what falls into the
-    gap of a change to summer time comes at its end, what the change back repeats comes once; only
-    where the minute or the hour begins with "*" the real time counts.
+    """The times (in UTC) that an expression names in a time zone, as Debian's cron has them: what
+    falls into the gap of a change to summer time comes at its end, what the change back repeats
+    comes once; only where the minute or the hour begins with "*" the real time counts.
 
     Raises ConfigError for an expression or a time zone that is none, and if it never fires.
     """
@@ -36,8 +36,8 @@ class Cron:
         newest = at.astimezone(UTC)
         for found in self._walk(at, backwards=False):
             # Where an hour comes twice the local time goes back behind the time it began with.
-            if (real := found.astimezone(UTC)) > newest:
-                newest = real
+            if found > newest:
+                newest = found
                 yield found
 
     def newest(self, at: datetime) -> datetime:
@@ -45,7 +45,7 @@ class Cron:
         # Walking back overlooks what lies in an hour that comes twice: it says where to begin only.
         found = next(self._walk(at + timedelta(seconds=1), backwards=True))
         for later in self.times(found - timedelta(seconds=1)):
-            if later.astimezone(UTC) > at.astimezone(UTC):
+            if later > at:
                 break
             found = later
         return found
@@ -58,7 +58,9 @@ class Cron:
             raise ConfigError(
                 f'"{self.expression}" is no cron expression: {why}', hint=_FIELDS
             ) from None
-        yield from times
+        for found in times:
+            # Two of one zone are compared by what their clocks show.
+            yield found.astimezone(UTC)
         raise ConfigError(f'"{self.expression}" never fires', hint="no such day is in 50 years")
 
 

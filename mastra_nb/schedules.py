@@ -124,14 +124,13 @@ class Schedule:
         """The first fire later than `after` (default: now), in the schedule's time zone, paused or
         not. Raises ConfigError for a datetime that has no time zone.
         """
-        if after is None:
-            return self.cron.after(self._now())
+        after = after or self._now()
         if after.tzinfo is None:
             raise ConfigError(
                 f"{after} has no time zone",
                 hint='datetime.now(UTC), or datetime(..., tzinfo=ZoneInfo("Europe/Berlin"))',
             )
-        return self.cron.after(after)
+        return self.cron.after(after).astimezone(self.cron.zone)
 
     def pause(self) -> None:
         """No fire from now on, in no process, also after a restart; what runs goes on. Blocks;
@@ -200,12 +199,16 @@ class Schedule:
             self._decided(await self._begin())
         now = self._now()
         assert self._seen is not None
-        if self._seen - now > CORRECTED:
+        if now < self._seen - CORRECTED:
             self._saved = now
             self._decided(now)
         if self._due <= now:
             await self._fires(self._seen, now)
         while self._line and not await self._busy():
+            if await self.paused():
+                self._line.clear()
+                await self._save(self._seen)
+                break
             self._start(self._line.popleft())
         wait = (self._due - self._now()).total_seconds()
         return min(wait, BUSY_SECONDS) if self._line else wait

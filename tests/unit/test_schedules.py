@@ -440,6 +440,29 @@ async def test_what_was_resumed_elsewhere_while_nobody_kept_it_is_not_caught_up(
     assert desk.job.fired == ["02 12:00"]
 
 
+async def test_a_pause_is_the_end_of_the_line_too(clock: Clock, desk: Desk) -> None:
+    end = asyncio.Event()
+    desk.job.work = end.wait
+    schedule = desk.add("0 * * * *", overlap="queue")
+    async with desk.running():
+        await clock.to("2026-03-02 11:30")
+        await schedule.set_paused(True)
+        end.set()
+        await settle()
+        await schedule.set_paused(False)
+        await clock.to("2026-03-02 12:30")
+    assert desk.job.fired == ["02 09:00", "02 12:00"]
+
+
+async def test_what_was_missed_in_an_hour_that_comes_twice(clock: Clock, desk: Desk) -> None:
+    desk.add("*/30 * * * *", timezone="Europe/Berlin", catch_up="all")
+    await clock.jump("2026-10-25 00:10")
+    async with desk.running():
+        await clock.to("2026-10-25 00:20")
+        await clock.jump("2026-10-25 01:40")
+    assert [key[-14:-9] for key in await keys(desk)] == ["00:30", "01:00", "01:30"]
+
+
 async def test_run_now_is_a_run_and_in_the_history(clock: Clock, desk: Desk) -> None:
     schedule = desk.add("0 * * * *", input=42)
     schedule.pause()
