@@ -282,7 +282,8 @@ class Mastra:
             while any(d <= now for p in found.pending.values() if (d := p.deadline) is not None):
                 try:
                     found = found.expire()
-                    await found.rested()
+                    async for _ in found.events():
+                        pass  # a run begins when somebody reads it
                 except MastraError as error:
                     get_logger().warning("run %s cannot expire: %s", row.id, error.message)
                     break
