@@ -1,0 +1,512 @@
+"""A workflow's outline: how far each node is, and the outline as Mermaid and as a tree of text.
+
+The outline is JSON, kept in the run's log as a Custom event named "graph" on the workflow's span::
+
+    {"name", "nodes": [node, ...], "dashed"?: true}
+    {"type": "step" | "agent" | "tool" | "map" | "call" | "sleep" | "event" | "ask",
+     "id", "label"?, "about"?, "when"?}
+    {"type": "workflow" | "loop" | "foreach" | "graph", "id", "nodes": [node, ...]}
+    {"type": "parallel", "id", "arms": [[node, ...], ...]}
+    {"type": "branch", "id", "arms": [{"when", "nodes": [node, ...]}, ...], "exclusive"?: true}
+
+It may come from a log that others wrote, so nothing in it is taken for granted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from mastra_nb._escape import valid
+from mastra_nb._graph_svg import svg as svg
+from mastra_nb._svg import SIGNS, State, Status, duration
+from mastra_nb.events import Custom, Span, View
+
+Outline = dict[str, Any]
+Node = dict[str, Any]
+States = Mapping[str, State]
+
+EVENT = "graph"
+_DECISIONS = ("branch", "while", "until", "when")
+_BRACKET = re.compile(r"[\[#]")
+
+
+def outline_at(view: View, path: str) -> Outline | None:
+    """The newest outline of the workflow at `path`; where it was read from a source, with what
+    ran beside it."""
+    found: Outline | None = None
+    for span, payload in view.items:
+        if span == path and isinstance(payload, Custom) and payload.name == EVENT:
+            if isinstance(payload.value, dict):
+                found = payload.value
+    return None if found is None else completed(found, view, path)
+
+
+def completed(outline: Outline, view: View, path: str) -> Outline:
+    """A dashed outline with a node for every call that its source did not show."""
+    span = view.spans.get(path)
+    if not outline.get("dashed") or span is None:
+        return outline
+    known = {str(node.get("id")) for node in _all(outline.get("nodes"))}
+    new: dict[str, Node] = {}
+    for child in span.children:
+        called = view.spans[child]
+        name = _base(child, path)
+        if called.kind != "value" and name not in known and name not in new:
+            kind = _KINDS.get(called.kind, called.kind)
+            new[name] = {"type": kind if kind in _LEAVES else "call", "id": name}
+    return outline | {"nodes": [*_list(outline.get("nodes")), *new.values()]} if new else outline
+
+
+_KINDS = {"timer": "sleep", "workflow": "call"}
+_LEAVES = ("step", "agent", "tool", "map", "call", "sleep", "event", "ask")
+
+
+def _list(value: Any) -> list[Node]:
+    return [n for n in value if isinstance(n, dict)] if isinstance(value, list) else []
+
+
+def arms(node: Node) -> list[tuple[str, list[Node]]]:
+    """(condition, nodes) of each arm of a parallel or a branch."""
+    out: list[tuple[str, list[Node]]] = []
+    for arm in node.get("arms") or ():
+        if isinstance(arm, dict):
+            out.append((str(arm.get("when") or ""), _list(arm.get("nodes"))))
+        else:
+            out.append(("", _list(arm)))
+    return out
+
+
+def _inner(node: Node) -> list[Node]:
+    """Nodes inside a container whose spans are children of the same workflow's span."""
+    if node.get("type") in ("parallel", "branch"):
+        return [n for _, nodes in arms(node) for n in nodes]
+    return _list(node.get("nodes")) if node.get("type") != "workflow" else []
+
+
+def _all(nodes: Any) -> Iterator[Node]:
+    for node in _list(nodes):
+        yield node
+        yield from _all(_inner(node))
+
+
+def _base(path: str, parent: str) -> str:
+    """Id of the node that the span at `path` belongs to."""
+    return _BRACKET.split(path[len(parent) + 1 :], maxsplit=1)[0]
+
+
+# --- states -------------------------------------------------------------------------------------
+
+
+def states(outline: Outline, view: View, path: str) -> dict[str, State]:
+    """State of every node of the outline, by its id, inside nested workflows `"C/X"`.
+
+    Costs one look at each child of the workflow's span.
+    """
+    span = view.spans.get(path)
+    out: dict[str, State] = {}
+    _states(_list(outline.get("nodes")), view, [span] if span is not None else [], "", out)
+    return out
+
+
+class _Calls:
+    """What the spans of one node add up to."""
+
+    __slots__ = ("attempts", "counts", "end", "error", "first", "seconds", "spans")
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.counts: dict[str, int] = {}
+        self.attempts, self.seconds, self.error = 1, 0.0, ""
+        self.first: float | None = None
+        self.end: float | None = None
+
+    def add(self, span: Span, waited: bool) -> None:
+        self.spans.append(span)
+        self.counts[span.status] = self.counts.get(span.status, 0) + 1
+        if span.attempt > self.attempts and not waited:
+            self.attempts = span.attempt
+        if self.first is None or span.started < self.first:
+            self.first = span.started
+        if span.ended is not None:
+            self.seconds += max(0.0, span.ended - span.started)
+            if self.end is None or span.ended > self.end:
+                self.end = span.ended
+        if span.error is not None and not self.error:
+            self.error = span.error.message
+
+    @property
+    def status(self) -> Status:
+        for status in _LOUDEST:
+            if self.counts.get(status):
+                return status
+        return "waiting"
+
+
+_LOUDEST: tuple[Status, ...] = ("running", "suspended", "error", "cancelled", "ok")
+
+
+def _states(
+    nodes: list[Node], view: View, parents: list[Span], prefix: str, out: dict[str, State]
+) -> None:
+    calls: dict[str, _Calls] = {}
+    decided: dict[str, list[Any]] = {}
+    for parent in parents:
+        cut = len(parent.path) + 1
+        for path in parent.children:
+            span = view.spans[path]
+            name = path[cut:]
+            if (at := name.find("[")) >= 0:
+                name = name[:at]
+            if (at := name.find("#")) >= 0:
+                name = name[:at]
+            if span.kind == "value":
+                decided.setdefault(name, []).append(span.output)
+                continue
+            if (found := calls.get(name)) is None:
+                found = calls[name] = _Calls()
+            found.add(span, path in view.answers)
+    over = bool(parents) and all(p.status == "ok" for p in parents)
+    reader = _Reader(view, parents, calls, decided, over, prefix, out)
+    reader.walk(nodes, skipped=False, many="")
+
+
+class _Reader:
+    def __init__(
+        self,
+        view: View,
+        parents: list[Span],
+        calls: dict[str, _Calls],
+        decided: dict[str, list[Any]],
+        over: bool,
+        prefix: str,
+        out: dict[str, State],
+    ) -> None:
+        self.view, self.parents, self.calls, self.decided = view, parents, calls, decided
+        self.over, self.prefix, self.out = over, prefix, out
+
+    def walk(self, nodes: list[Node], *, skipped: bool, many: str) -> None:
+        before: Node | None = None
+        for node in nodes:
+            kind, name = node.get("type"), str(node.get("id", ""))
+            if kind in ("parallel", "branch"):
+                taken = self._taken(name) if kind == "branch" else None
+                for index, (_, inner) in enumerate(arms(node)):
+                    missed = taken is not None and index not in taken
+                    self.walk(inner, skipped=skipped or missed, many=many)
+            elif kind in ("loop", "foreach"):
+                total = self._items(before, first=node is nodes[0]) if kind == "foreach" else 0
+                self.walk(_list(node.get("nodes")), skipped=skipped, many=str(kind))
+                self._total(_list(node.get("nodes")), total)
+            elif kind == "graph":
+                self.walk(_list(node.get("nodes")), skipped=skipped, many=many)
+            else:
+                self._leaf(node, name, skipped, many)
+            before = node
+
+    def _taken(self, name: str) -> set[int] | None:
+        """Indices of the arms that ran; None while nothing is decided."""
+        lists = [given for given in self.decided.get(name, ()) if isinstance(given, list)]
+        return {i for given in lists for i in given if isinstance(i, int)} if lists else None
+
+    def _leaf(self, node: Node, name: str, skipped: bool, many: str) -> None:
+        found = self.calls.get(name)
+        if found is None:
+            when = self.decided.get(f"when:{name}", ())
+            missed = bool(when) and all(given is False for given in when)
+            status: Status = "skipped" if skipped or missed or self.over else "waiting"
+            self.out[self.prefix + name] = State(status=status)
+        else:
+            self.out[self.prefix + name] = _state(found, many)
+        if node.get("type") == "workflow":
+            inner = found.spans if found is not None else []
+            _states(
+                _list(node.get("nodes")), self.view, inner, f"{self.prefix}{name}/", self.out
+            )
+            if not inner and self.out[self.prefix + name].status == "skipped":
+                for key in [k for k in self.out if k.startswith(f"{self.prefix}{name}/")]:
+                    self.out[key] = State(status="skipped")
+
+    def _items(self, before: Node | None, *, first: bool) -> int:
+        """How many items a foreach has, where the value before it is in the log."""
+        if len(self.parents) != 1:
+            return 0
+        value: Any = None
+        if first and before is None:
+            value = self.parents[0].input
+        elif before is not None and (found := self.calls.get(str(before.get("id", "")))):
+            value = found.spans[-1].output if len(found.spans) == 1 else None
+        return len(value) if isinstance(value, list) else 0
+
+    def _total(self, nodes: list[Node], total: int) -> None:
+        key = self.prefix + str(nodes[0].get("id", "")) if nodes else ""
+        state = self.out.get(key)
+        if state is None or total <= state.total:
+            return
+        so_far = state.done + state.running + state.failed + state.waiting
+        if so_far < total and state.status == "ok" and not self.over:
+            status: Status = "running"  # between two items
+        else:
+            status = state.status
+        self.out[key] = State(
+            status=status,
+            seconds=state.seconds,
+            attempts=state.attempts,
+            done=state.done,
+            running=state.running,
+            failed=state.failed,
+            waiting=state.waiting,
+            total=total,
+            error=state.error,
+        )
+
+
+def _state(calls: _Calls, many: str) -> State:
+    counts, status = calls.counts, calls.status
+    side_by_side = many == "foreach" and calls.first is not None and calls.end is not None
+    ended = calls.end is not None and status not in ("running", "suspended")
+    seconds: float | None = None
+    if ended:
+        wall = (calls.end or 0.0) - (calls.first or 0.0)
+        seconds = round(max(0.0, wall) if side_by_side else calls.seconds, 3)
+    several = bool(many) or len(calls.spans) > 1
+    return State(
+        status=status,
+        seconds=seconds,
+        attempts=calls.attempts,
+        done=counts.get("ok", 0) if several else 0,
+        running=counts.get("running", 0) if several else 0,
+        failed=counts.get("error", 0) + counts.get("cancelled", 0) if several else 0,
+        waiting=counts.get("suspended", 0) if several else 0,
+        total=len(calls.spans) if several else 0,
+        error=valid(calls.error)[:500],
+    )
+
+
+def running(states: States) -> list[str]:
+    """Ids of the nodes that run now; of a nested workflow the ones in it."""
+    names = [name for name, state in states.items() if state.status == "running"]
+    return [n for n in names if not any(other.startswith(n + "/") for other in names)]
+
+
+# --- words --------------------------------------------------------------------------------------
+
+
+def title(node: Node) -> str:
+    """A node in a few words: what it is called, and what is special about it."""
+    kind, name = node.get("type"), str(node.get("id", ""))
+    label = str(node.get("label") or "")
+    if kind == "sleep":
+        return f"sleep {label}".rstrip() if label else name
+    if kind == "loop":
+        return f"{node.get('how', 'loop')} {node.get('when', '')}".strip()
+    if kind == "foreach":
+        return f"foreach, {node.get('concurrency', 1)} at a time"
+    if kind == "parallel":
+        return "parallel"
+    if kind == "branch":
+        return "first that is true" if node.get("exclusive") else "branch"
+    return f"{name}: {label}" if label and label != name else name
+
+
+def _said(state: State | None) -> str:
+    if state is None:
+        return ""
+    parts = [SIGNS[state.status]]
+    if state.many:
+        parts.append(state.counts)
+    if state.seconds is not None:
+        parts.append(duration(state.seconds))
+    if state.attempts > 1:
+        parts.append(f"{state.attempts} attempts")
+    return " ".join(parts)
+
+
+def text(outline: Outline, states: States | None = None) -> str:
+    """The outline as a tree of text, a line a node."""
+    lines = [_line(str(outline.get("name", "workflow")))]
+    lines += _tree(_list(outline.get("nodes")), "", "", states or {})
+    return "\n".join(lines)
+
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def _line(text: str, most: int = 160) -> str:
+    line = _CONTROLS.sub(" ", valid(text))
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def _tree(nodes: list[Node], pad: str, prefix: str, states: States) -> Iterator[str]:
+    for n, node in enumerate(nodes):
+        last = n == len(nodes) - 1
+        yield from _branch_of_tree(node, pad, last, prefix, states)
+
+
+def _branch_of_tree(
+    node: Node, pad: str, last: bool, prefix: str, states: States
+) -> Iterator[str]:
+    kind, name = node.get("type"), str(node.get("id", ""))
+    corner, below = ("└─ ", "   ") if last else ("├─ ", "│  ")
+    when = f" (when {node['when']})" if node.get("when") and kind != "loop" else ""
+    needs = ""
+    said = _said(states.get(prefix + name)) if kind in (*_LEAVES, "workflow") else ""
+    mark = f"{said}  " if said else ""
+    yield pad + corner + _line(f"{mark}{title(node)}{when}{needs}")
+    pad += below
+    if kind in ("parallel", "branch"):
+        parts = arms(node)
+        for n, (cond, nodes) in enumerate(parts):
+            end = n == len(parts) - 1
+            if kind == "parallel" and len(nodes) == 1:
+                yield from _branch_of_tree(nodes[0], pad, end, prefix, states)
+            else:
+                yield pad + ("└─ " if end else "├─ ") + _line(f"if {cond}" if cond else f"arm {n}")
+                yield from _tree(nodes, pad + ("   " if end else "│  "), prefix, states)
+    elif kind == "graph":
+        before = edges(node)
+        for n, inner in enumerate(_list(node.get("nodes"))):
+            after = ", ".join(before.get(str(inner.get("id", "")), ()))
+            lines = _branch_of_tree(
+                inner, pad, n == len(_list(node.get("nodes"))) - 1, prefix, states
+            )
+            head = next(lines)
+            yield head + (_line(f" ← {after}") if after else "")
+            yield from lines
+    else:
+        inside = f"{prefix}{name}/" if kind == "workflow" else prefix
+        yield from _tree(_list(node.get("nodes")), pad, inside, states)
+
+
+def edges(node: Node) -> dict[str, list[str]]:
+    """Of every node of a dependency graph what it comes after."""
+    out: dict[str, list[str]] = {}
+    for edge in node.get("edges") or ():
+        if isinstance(edge, list | tuple) and len(edge) == 2:
+            out.setdefault(str(edge[1]), []).append(str(edge[0]))
+    return out
+
+
+# --- Mermaid ------------------------------------------------------------------------------------
+
+_SHAPES = {
+    "agent": ("([", "])"), "tool": ("[[", "]]"), "map": ("[/", "/]"), "sleep": ("((", "))"),
+    "event": ("{{", "}}"), "ask": ("{{", "}}"),
+}  # fmt: skip
+# Letters, digits and a few signs stay; the rest is an entity code, which Mermaid reads back.
+_PLAIN = re.compile(r"[^\w .,+*/=-]|//|\b(?:end|click|href|img|icon|link|style|class)\b")
+
+
+def mermaid(outline: Outline, states: States | None = None) -> str:
+    """The outline as a Mermaid flowchart."""
+    return _Mermaid(states or {}).draw(outline)
+
+
+class _Mermaid:
+    def __init__(self, states: States) -> None:
+        self.states = states
+        self.lines = ["flowchart TD"]
+        self.count = 0
+        self.classes: dict[str, list[str]] = {}
+
+    def draw(self, outline: Outline) -> str:
+        self._chain(_list(outline.get("nodes")), [], "", "  ")
+        for status, ids in self.classes.items():
+            fill, border = _CLASSES[status]
+            self.lines.append(f"  classDef {status} fill:{fill},stroke:{border},color:#1f2328")
+            self.lines.append(f"  class {','.join(ids)} {status}")
+        return "\n".join(self.lines)
+
+    def _new(self) -> str:
+        self.count += 1
+        return f"n{self.count}"
+
+    def _chain(
+        self, nodes: list[Node], tails: list[tuple[str, str]], prefix: str, pad: str
+    ) -> list[tuple[str, str]]:
+        for node in nodes:
+            tails = self._node(node, tails, prefix, pad)
+        return tails
+
+    def _link(self, tails: Iterable[tuple[str, str]], to: str, pad: str) -> None:
+        for source, label in tails:
+            said = f'|"{_label(label)}"|' if label else ""
+            self.lines.append(f"{pad}{source} -->{said} {to}")
+
+    def _node(
+        self, node: Node, tails: list[tuple[str, str]], prefix: str, pad: str
+    ) -> list[tuple[str, str]]:
+        kind, name = node.get("type"), str(node.get("id", ""))
+        if kind == "parallel":
+            fork = self._new()
+            self.lines.append(f"{pad}{fork}((+))")
+            self._link(tails, fork, pad)
+            return [t for _, arm in arms(node) for t in self._chain(arm, [(fork, "")], prefix, pad)]
+        if kind == "branch":
+            fork = self._new()
+            self.lines.append(f"{pad}{fork}{{{'x' if node.get('exclusive') else '?'}}}")
+            self._link(tails, fork, pad)
+            return [
+                t for w, arm in arms(node) for t in self._chain(arm, [(fork, w)], prefix, pad)
+            ]
+        if kind == "graph":
+            return self._graph(node, tails, prefix, pad)
+        if kind in ("workflow", "loop", "foreach"):
+            return self._group(node, tails, prefix, pad)
+        own = self._new()
+        left, right = _SHAPES.get(str(kind), ("[", "]"))
+        state = self.states.get(prefix + name)
+        when = f" when {node['when']}" if node.get("when") else ""
+        said = f" {_said(state)}" if state is not None else ""
+        self.lines.append(f'{pad}{own}{left}"{_label(title(node) + when + said)}"{right}')
+        if state is not None and state.status in _CLASSES:
+            self.classes.setdefault(state.status, []).append(own)
+        self._link(tails, own, pad)
+        return [(own, "")]
+
+    def _group(
+        self, node: Node, tails: list[tuple[str, str]], prefix: str, pad: str
+    ) -> list[tuple[str, str]]:
+        kind, name = node.get("type"), str(node.get("id", ""))
+        own = self._new()
+        state = self.states.get(prefix + name) if kind == "workflow" else None
+        said = f" {_said(state)}" if state is not None else ""
+        head = f"{pad}subgraph {own}[\"{_label(title(node) + said)}\"]"
+        self.lines.append(head)
+        first = f"n{self.count + 1}"
+        inside = f"{prefix}{name}/" if kind == "workflow" else prefix
+        ends = self._chain(_list(node.get("nodes")), [], inside, pad + "  ")
+        self.lines.append(f"{pad}end")
+        if not ends:
+            first, ends = own, [(own, "")]
+        self._link(tails, first, pad)
+        if kind == "loop":
+            self._link([(end, "again") for end, _ in ends], first, pad)
+        return ends
+
+    def _graph(
+        self, node: Node, tails: list[tuple[str, str]], prefix: str, pad: str
+    ) -> list[tuple[str, str]]:
+        before = edges(node)
+        starts: dict[str, str] = {}
+        ends: dict[str, list[tuple[str, str]]] = {}
+        for inner in _list(node.get("nodes")):
+            name = str(inner.get("id", ""))
+            known = [b for b in before.get(name, ()) if b in ends]
+            from_ = [t for b in known for t in ends[b]] if known else tails
+            starts[name] = f"n{self.count + 1}"
+            ends[name] = self._node(inner, from_, prefix, pad)
+        used = {b for names in before.values() for b in names}
+        return [t for name, tail in ends.items() if name not in used for t in tail]
+
+
+_CLASSES: dict[str, tuple[str, str]] = {
+    "running": ("#ddf4ff", "#0969da"), "ok": ("#e3f8e7", "#1a7f37"),
+    "error": ("#ffebe9", "#cf222e"), "suspended": ("#fff3c4", "#9a6700"),
+    "cancelled": ("#eaeef2", "#57606a"), "skipped": ("#f6f8fa", "#848d97"),
+}  # fmt: skip
+
+
+def _label(text: str) -> str:
+    return _PLAIN.sub(lambda m: "".join(f"#{ord(c)};" for c in m[0]), _line(text, 120))
