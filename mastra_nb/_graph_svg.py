@@ -135,7 +135,8 @@ class _Chart:
         rows: list[list[_Box]] = [[]]
         used = 0.0
         for box in boxes:
-            if rows[-1] and used + _GAP + box.w > most - 32:
+            closing = ends and box is boxes[-1]  # stays with what it closes
+            if rows[-1] and used + _GAP + box.w > most - 32 and not closing:
                 rows.append([])
                 used = 0.0
             used += (_GAP if rows[-1] else 0.0) + box.w
@@ -163,7 +164,7 @@ class _Chart:
                         self._wrap(*end, between, x + 2, at_x, line)
                     elif end is not None:
                         self._curve(*end, at_x, line)
-                    elif several:
+                    elif several and not ends:
                         self._curve(x, line, at_x, line, head=False)
                     box.draw(at_x, line - box.inp)
                     end = (at_x + box.w, line - box.inp + box.out)
@@ -306,6 +307,7 @@ class _Chart:
                          f' stroke="{LINE}" stroke-opacity=".6"')
                 )  # fmt: skip
             box.draw(x, y)
+            self._curve(x + box.w, y + box.out, x + box.w + 6, y + box.out, head=False)
 
         return _Box(box.w + 6, box.h + 6, box.inp, box.out, draw)
 
@@ -325,6 +327,7 @@ class _Chart:
                 f"M{num(x + flow.w + 14)} {num(o)}q6 0 6 6V{num(y + low - 12)}q0 6-6 6"
                 f"H{num(x + 10)}q-6 0-6-6V{num(i + 6)}q0-6 4-6"
             )
+            self.heads.append(f"M{num(x + 8 + flow.w / 2)} {num(y + low - 6)}l7-3.5v7z")
 
         return self._frame("loop", full, full, None, _Box(w, low, flow.inp, flow.out, draw))
 
@@ -444,7 +447,7 @@ class _Chart:
                 left = 26 if shown else 10 if width(second, 11) > w - 36 else 26
                 parts.append(words(left, 32.5, second, f' font-size="11" fill="{MUTED}"'))
             if state is not None and state.many and every is not None:
-                parts.append(_bar(state, w))
+                parts.append(_bar(state, w, radius))
             self.parts.append(at(x, y, "".join(parts)))
 
         return _Box(w + stack, _HIGH + stack, _HIGH / 2, _HIGH / 2, draw)
@@ -476,14 +479,15 @@ def _said(state: State) -> str:
     return " · ".join(parts)
 
 
-def _bar(state: State, w: float) -> str:
-    whole = w - 16
+def _bar(state: State, w: float, radius: float) -> str:
+    left, y = max(8.0, radius), _HIGH - 4.5
+    whole = w - 2 * left
     done, failed = (whole * n / max(1, state.total) for n in (state.done, state.failed))
-    out = rect(8, _HIGH - 4.5, whole, 2.5, 1.2, "#d0d7de")
+    out = rect(left, y, whole, 2.5, 1.2, "#c4cbd3")
     if done:
-        out += rect(8, _HIGH - 4.5, done, 2.5, 1.2, COLOURS["ok"][1])
+        out += rect(left, y, done, 2.5, 1.2, COLOURS["ok"][1])
     if failed:
-        out += rect(8 + done, _HIGH - 4.5, max(1.5, failed), 2.5, 1.2, COLOURS["error"][1])
+        out += rect(left + done, y, max(1.5, failed), 2.5, 1.2, COLOURS["error"][1])
     return out
 
 

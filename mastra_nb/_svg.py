@@ -75,7 +75,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 _NARROW = frozenset("iljtfI.,:;'|!()[]/ ")
-_WIDE = frozenset("mwMW@%—…")
+_WIDE = frozenset("mwMW@%—…<>=+~#&")
 
 
 def width(text: str, size: float = 12) -> float:
@@ -85,13 +85,13 @@ def width(text: str, size: float = 12) -> float:
         if c in _NARROW:
             units += 0.36
         elif c in _WIDE or unicodedata.east_asian_width(c) in "WF":
-            units += 1.0
+            units += 0.98
         elif c.isupper():
             units += 0.72
         elif unicodedata.combining(c):
             continue
         else:
-            units += 0.59
+            units += 0.62
     return units * size
 
 
