@@ -46,6 +46,12 @@ if TYPE_CHECKING:
     from mastra_nb.runs import Run as Run
     from mastra_nb.tools import Tool as Tool
     from mastra_nb.tools import tool as tool
+    from mastra_nb.workflows import Step as Step
+    from mastra_nb.workflows import Workflow as Workflow
+    from mastra_nb.workflows import otherwise as otherwise
+    from mastra_nb.workflows import step as step
+    from mastra_nb.workflows import suspend as suspend
+    from mastra_nb.workflows import workflow as workflow
 
 __version__ = "0.1.0"
 
@@ -60,7 +66,8 @@ _WHERE = {
     "assistant": "messages", "citations": "rag.tool", "has_tool_call": "loop",
     "load": "rag.loading", "load_settings": "config", "model": "language", "open_store": "app",
     "rerank": "rag.rerank", "step_count_is": "loop", "system": "messages",
-    "tool": "tools", "user": "messages",
+    "Step": "workflows", "Workflow": "workflows", "otherwise": "workflows", "step": "workflows",
+    "suspend": "workflows", "tool": "tools", "user": "messages", "workflow": "workflows",
 }  # fmt: skip
 
 __all__ = [*sorted(_WHERE), "__version__", "load_ipython_extension", "unload_ipython_extension"]  # noqa: PLE0604

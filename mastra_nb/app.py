@@ -10,23 +10,34 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from mastra_nb import plugins, portal
 from mastra_nb.agents import Agent
 from mastra_nb.config import Settings, get_logger, load_settings
 from mastra_nb.context import Context
-from mastra_nb.errors import ConfigError, MissingExtra, NotFound, NotResumable, close_matches
-from mastra_nb.events import RunStatus
+from mastra_nb.errors import (
+    ConfigError,
+    MastraError,
+    MissingExtra,
+    NotFound,
+    NotResumable,
+    close_matches,
+)
+from mastra_nb.events import RunStatus, fold
 from mastra_nb.limits import Limits
 from mastra_nb.runs import Run
-from mastra_nb.services import Services
-from mastra_nb.storage import Pruned, Retention, RunRow, Store, Thread
+from mastra_nb.services import Services, is_dead
+from mastra_nb.storage import Pruned, Retention, RunRow, Store, Thread, read_run
 from mastra_nb.tools import ToolLike, toolset
 from mastra_nb.vectors import VectorStore
+from mastra_nb.workflows import Workflow
 
 if TYPE_CHECKING:
     from mastra_nb.rag.index import Index
 
 T = TypeVar("T")
+Part = TypeVar("Part", Agent[Any], Workflow[Any])
 
 
 def open_store(url: str) -> Store:
@@ -39,7 +50,7 @@ def open_store(url: str) -> Store:
 
 
 class Mastra:
-    """Registers agents and tools under their names and gives them one store.
+    """Registers agents, workflows and tools under their names and gives them one store.
 
     `storage` is a URL, a Store, or None for none. Use it as an (async) context manager, or call
     `close`, to close the store.
@@ -50,6 +61,7 @@ class Mastra:
         *,
         agents: Iterable[Agent[Any]] | Mapping[str, Agent[Any]] = (),
         tools: Iterable[Any] = (),
+        workflows: Iterable[Workflow[Any]] | Mapping[str, Workflow[Any]] = (),
         storage: str | Store | None = None,
         settings: Settings | None = None,
     ) -> None:
@@ -57,13 +69,17 @@ class Mastra:
         store = open_store(storage) if isinstance(storage, str) else storage
         self.services = Services(store=store, settings=self.settings)
         self.agents: dict[str, Agent[Any]] = {}
+        self.workflows: dict[str, Workflow[Any]] = {}
         self.tools: dict[str, ToolLike] = toolset(tools)
         for agent in agents.values() if isinstance(agents, Mapping) else agents:
             self.add(agent)
+        for each in workflows.values() if isinstance(workflows, Mapping) else workflows:
+            self.add(each)
 
     def __repr__(self) -> str:
         url = self.store.url if self.store is not None else "none"
-        return f"<Mastra agents={[*self.agents]} storage={url}>"
+        workflows = f" workflows={[*self.workflows]}" if self.workflows else ""
+        return f"<Mastra agents={[*self.agents]}{workflows} storage={url}>"
 
     @property
     def store(self) -> Store | None:
@@ -74,15 +90,22 @@ class Mastra:
         """The vector indexes of its store. Raises NotFound without a store."""
         return self._need_store().vectors
 
-    def add(self, agent: Agent[Any]) -> Agent[Any]:
-        """Register an agent; one of the same name is replaced."""
-        agent.services = self.services
-        self.agents[agent.name] = agent
-        return agent
+    def add(self, part: Part) -> Part:
+        """Register an agent or a workflow; one of the same name is replaced."""
+        part.services = self.services
+        if isinstance(part, Workflow):
+            self.workflows[part.name] = part
+        elif isinstance(part, Agent):
+            self.agents[part.name] = part
+        return part
 
     def get_agent(self, name: str) -> Agent[Any]:
         """Raises NotFound with close matches."""
         return _find("agent", name, self.agents)
+
+    def get_workflow(self, name: str) -> Workflow[Any]:
+        """Raises NotFound with close matches."""
+        return _find("workflow", name, self.workflows)
 
     def get_tool(self, name: str) -> ToolLike:
         return _find("tool", name, self.tools)
@@ -117,7 +140,8 @@ class Mastra:
         resource: str | None = None,
     ) -> Run[Any]:
         """A stored run by its id or the beginning of one; it keeps its limits unless you name
-        others. One whose agent is not here, or that is no agent's, can be read but not resumed.
+        others. One whose agent or workflow is not here, or that is no such, can be read but not
+        resumed.
         With a `resource` it must be that one's. Raises NotFound.
         """
         store = self._need_store()
@@ -134,18 +158,89 @@ class Mastra:
             row = rows[0]
         if resource is not None and row.resource != resource:
             raise NotFound(f'there is no run "{id}"', hint="app.find_runs() lists them")
-        agent = self.agents.get(row.name) if row.kind == Agent.kind else None
+        return await self._loaded(row, deps=deps, limits=limits)
+
+    async def _loaded(self, row: RunRow, **options: Any) -> Run[Any]:
         given: dict[str, Any] = {
             "thread": row.thread or "",
             "resource": row.resource,
-            "past": await store.read_events(row.id),
-            "deps": deps,
-            "limits": limits,
+            "past": await read_run(self._need_store(), row),
+            **options,
         }
-        if agent is not None:
-            return agent.load(row.id, row.input, **given)
+        makers: dict[str, Mapping[str, Any]] = {
+            Agent.kind: self.agents,
+            Workflow.kind: self.workflows,
+        }
+        maker = makers.get(row.kind, {}).get(row.name)
+        if maker is not None:
+            found: Run[Any] = maker.load(row.id, row.input, **given)
+            return found
         target = _Elsewhere(row.name, row.kind)
         return _Record(target, row.input, id=row.id, services=self.services, **given)
+
+    async def find_waiting(
+        self,
+        *,
+        name: str | None = None,
+        resource: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[Waiting]:
+        """What runs wait for, of the newest runs first; `limit` and `offset` count runs."""
+        store, out = self._need_store(), list[Waiting]()
+        rows = await store.find_runs(
+            name=name, status="suspended", resource=resource, limit=limit, offset=offset
+        )
+        for row in rows:
+            view = fold(await read_run(store, row))
+            out += [
+                Waiting(
+                    run=row.id,
+                    name=row.name,
+                    kind=row.kind,
+                    path=path,
+                    reason=asked.reason,
+                    payload=asked.payload,
+                    schema=asked.schema,
+                    since=row.updated,
+                    deadline=asked.deadline,
+                    thread=row.thread or "",
+                    resource=row.resource,
+                )
+                for path, asked in view.pending.items()
+            ]
+        return out
+
+    async def expire(self) -> list[Run[Any]]:
+        """Go on with every run whose time to be answered is over, and return them when they rest.
+
+        One that cannot (its workflow is not here, another process has it) is logged.
+        """
+        store, now, out = self._need_store(), self.services.now(), list[Run[Any]]()
+        for row in await _all_of(store, "suspended"):
+            found = await self._loaded(row)
+            while any(d <= now for p in found.pending.values() if (d := p.deadline) is not None):
+                try:
+                    found = found.expire()
+                    await found.rested()
+                except MastraError as error:
+                    get_logger().warning("run %s cannot expire: %s", row.id, error.message)
+                    break
+                out = [*[each for each in out if each.id != row.id], found]
+        return out
+
+    async def recover(self, *, limit: int = 1000) -> list[Run[Any]]:
+        """The runs that were cut off (their process died), taken up where they were: lazy, to be
+        awaited. What another process drives, and what is not defined here, is left out.
+        """
+        store, out = self._need_store(), list[Run[Any]]()
+        for row in await store.find_runs(status="running", limit=limit):
+            if row.lease_until > self.services.now() and not is_dead(row.owner):
+                continue
+            found = await self._loaded(row)
+            if not isinstance(found, _Record):
+                out.append(found.resume())
+        return out
 
     async def prune(self, retention: Retention | None = None, *, dry_run: bool = False) -> Pruned:
         """Delete what is older than `retention` says, by default the setting of that name.
@@ -220,6 +315,31 @@ class Mastra:
         return self.store
 
 
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a run waits for. `since` and `deadline` are seconds since the epoch, `schema`
+    is the JSON schema of the answer.
+    """
+
+    run: str
+    name: str
+    kind: str
+    path: str
+    reason: str
+    payload: Any = None
+    schema: dict[str, Any] | None = None
+    since: float = 0.0
+    deadline: float | None = None
+    thread: str = ""
+    resource: str = ""
+
+
+async def _all_of(store: Store, status: RunStatus) -> list[RunRow]:
+    out: list[RunRow] = []
+    while found := await store.find_runs(status=status, limit=1000, offset=len(out)):
+        out += found
+    return out
+
+
 class _Elsewhere:
     """What made a run and is not here to go on with it."""
 
@@ -228,10 +348,10 @@ class _Elsewhere:
         self.kind = kind
 
     def error(self, run: str) -> NotResumable:
-        if self.kind == Agent.kind:
+        if self.kind in (Agent.kind, Workflow.kind):
             return NotResumable(
-                f'run "{run}" belongs to the agent "{self.name}", which is not here',
-                hint="define it: app.add(agent), or run its cell; then load the run again",
+                f'run "{run}" belongs to the {self.kind} "{self.name}", which is not here',
+                hint=f"define it: app.add({self.kind}), or run its cell; then load the run again",
             )
         return NotResumable(
             f'run "{run}" is no agent\'s: it was made by {self.kind} "{self.name}"',

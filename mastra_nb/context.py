@@ -9,12 +9,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 import msgspec
 
 from mastra_nb._later import later
-from mastra_nb.errors import Blocked, MastraError, Stopped, Suspend
+from mastra_nb.errors import (
+    Bail,
+    Blocked,
+    MastraError,
+    NotFound,
+    ReplayMismatch,
+    StepError,
+    Stopped,
+    Suspend,
+    close_matches,
+)
 from mastra_nb.events import (
     Custom,
     ErrorInfo,
@@ -88,6 +98,8 @@ class Codec(Generic[O]):
 
 
 PLAIN: Codec[Any] = Codec()
+# Kinds that do nothing themselves but call: they may be walked again where nothing may be done.
+_WALKED = ("workflow", "agent")
 _UNSEEN: Any = object()
 
 
@@ -109,6 +121,8 @@ class Context:
         "_records",
         "_spent",
         "_suspends",
+        "begun",
+        "claimed",
         "kind",
         "max_tokens",
         "meter",
@@ -133,6 +147,10 @@ class Context:
         # Runs that were started from here; they do not outlive the call.
         self.tasks: set[asyncio.Task[Any]] | None = None
         self.over = False
+        # Of the body of a workflow: the runs made in it that have not ended, and the calls that
+        # the journal had the output of.
+        self.begun: set[Any] | None = None
+        self.claimed: set[str] | None = None
         # Of a model call: what its meter holds for it, and what it said it has spent.
         self._open: tuple[Meter, Reserve | None] | None = None
         self._spent: Usage | None = None
@@ -259,12 +277,14 @@ class Context:
         key: str | None = None,
         segment: str | None = None,
         codec: Codec[O] = PLAIN,
+        lazy: bool = False,
     ) -> O:
         """Run `target` as a child span and return its output.
 
         The call's identity is its path: the parent's path, the target's name, and `key`, or
         else the input's digest and an ordinal among equal calls. `segment` replaces all of the
-        last part. Raises what the target raises, LimitExceeded before it is called.
+        last part. A `lazy` call's end is stored with others that come within milliseconds. Raises
+        what the target raises, LimitExceeded before it is called.
         """
         run = self.run
         if run.refusal is not None or self.over:
@@ -277,7 +297,20 @@ class Context:
         kind, meter, past = target.kind, self.meter, run.past
         child = Context(run, path, self.path or None, kind, meter)
         if path in past.done:
+            if self.claimed is not None:
+                self.claimed.add(path)
             return codec.load(past.done[path], child)
+        if path in past.held:
+            raise Suspend(path)
+        if path in past.inputs:
+            input = past.inputs[path]
+        if run.frozen and not (target.kind in _WALKED and path in past.attempts):
+            if (known := past.failed.get(path)) is not None:
+                raise MastraError(known.message, hint=known.hint, code=known.code)
+            raise ReplayMismatch(
+                f'"{path}" of run "{run.id}" is not in its journal',
+                hint="what runs now is not what ran then; run.fork(step) goes on from there",
+            )
         if shown is _UNSEEN:
             shown = codec.show(input)
         reserved: Reserve | None = None
@@ -326,7 +359,10 @@ class Context:
             child._settle(usage)
         run.emit(path, child.parent, SpanEnded(status="ok", output=recorded.value, usage=usage))
         if run.fence:
-            await run.commit()
+            if lazy:
+                run.commit_soon()
+            else:
+                await run.commit()
         return output
 
     def count_retry(self) -> None:
@@ -386,13 +422,17 @@ class Context:
         self,
         payload: Any = None,
         *,
-        schema: dict[str, Any] | type[Any] | None = None,
+        schema: dict[str, Any] | Any = None,
         reason: str = "input",
+        timeout: float | None = None,
+        default: Any = ...,
     ) -> Any:
         """Stop here until somebody answers; when the run is resumed this returns the answer.
 
         `schema` is the JSON schema the answer must fit, or a type: then the answer is given as
-        that type. Code before this line runs again on resume: keep effects in calls of their own.
+        that type. Who has not answered `timeout` seconds after the question has given `default`;
+        without one it raises StepError ("step.expired"). Code before this line runs again on
+        resume: keep effects in calls of their own.
         """
         form = typed = None
         if isinstance(schema, dict):
@@ -403,11 +443,52 @@ class Context:
         self._suspends += 1
         path = self.path if self._suspends == 1 else f"{self.path}~{self._suspends}"
         past = self.run.past
+        if path in past.expired:
+            if default is not ...:
+                return default
+            raise StepError(
+                f'nobody answered "{path}" in time',
+                code="step.expired",
+                hint="suspend(..., timeout=...) says how long; default=... answers for them",
+            )
         if path in past.answers:
             answer = past.answers[path]
             return answer if typed is None else typed.convert(answer)
-        self.emit(Suspended(path=path, reason=reason, payload=to_json(payload), schema=form))
+        asked = past.asked.get(path)
+        deadline = None if asked is None else asked.deadline
+        if timeout is not None and deadline is None:
+            deadline = self.services.now() + timeout
+        self.emit(
+            Suspended(
+                path=path,
+                reason=reason,
+                payload=to_json(payload),
+                schema=form,
+                deadline=deadline,
+            )
+        )
         raise Suspend(path)
+
+    def bail(self, result: Any = None) -> NoReturn:
+        """End the workflow that this step is in: `result` is its output."""
+        raise Bail(result)
+
+    def get_init_data(self) -> Any:
+        """What the workflow that this step is in was given. Raises NotFound outside of one."""
+        return self._walk().input
+
+    def get_step_result(self, step: str) -> Any:
+        """What a step of the same workflow gave. Raises NotFound if it has not ended."""
+        results = self._walk().results
+        if step not in results:
+            raise NotFound(f'no step "{step}" has ended here', hint=close_matches(step, results))
+        return results[step]
+
+    def _walk(self) -> Walked:
+        found: Walked | None = self.run.walks.get(self.parent or "")
+        if found is None:
+            raise NotFound(f'"{self.path}" is no step of a workflow', hint="it was called alone")
+        return found
 
     def segment(self, name: str, shown: Any, key: str | None) -> str:
         """The last part of a call's path; `shown` is the input as it is journaled."""
@@ -421,6 +502,16 @@ class Context:
         n = self._ordinals.get(base, 0)
         self._ordinals[base] = n + 1
         return f"{base}.{n}"
+
+
+class Walked(Protocol):
+    """A workflow under way: what it was given, and what its steps have given so far."""
+
+    @property
+    def input(self) -> Any: ...
+
+    @property
+    def results(self) -> Mapping[str, Any]: ...
 
 
 class Flow(Protocol):

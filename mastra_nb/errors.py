@@ -7,11 +7,12 @@
     ├── ModelError           ModelHTTPError(status, retry_after) · ModelTimeout · ModelRefused
     │                        · ModelOutputError
     ├── ToolError            ToolArgsError · ToolTimeout · ToolFailed · ToolRetry
+    ├── StepError            of a workflow: "step.timeout", "step.output", "step.expired", …
     ├── RunError             LimitExceeded · Blocked · Stopped · RunSuspended(run) · NotResumable
     │                        · ReplayMismatch · LeaseHeld
     ├── StorageError         Conflict · MigrationError
     └── PluginError
-    Signal(BaseException)    Suspend: control flow that a user's `except Exception` must not swallow
+    Signal(BaseException)    Suspend · Bail: control flow that no `except Exception` may swallow
 
 A message says what happened, with names in quotes; `hint` says what to do next, in one line.
 """
@@ -143,6 +144,12 @@ class ToolRetry(ToolError):
     default_code = "tool.retry"
 
 
+class StepError(MastraError):
+    """A step of a workflow; what the step itself raises is raised as it is."""
+
+    default_code = "step.failed"
+
+
 class RunError(MastraError):
     default_code = "run"
 
@@ -236,6 +243,14 @@ class Suspend(Signal):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self.path = path
+
+
+class Bail(Signal):
+    """Ends the workflow that the step is in, successfully, with `value`."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__(value)
+        self.value = value
 
 
 def _likeness(one: str, two: str) -> float:

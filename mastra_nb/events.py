@@ -77,17 +77,23 @@ class MessageAdded(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag=
 
 
 class Suspended(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="suspended"):
-    """The run waits at `path` for a value that fits the JSON schema `schema`."""
+    """The run waits at `path` for a value that fits the JSON schema `schema`, until `deadline` (in
+    seconds since the epoch) if there is one.
+    """
 
     path: str
     reason: str
     payload: Any = None
     schema: dict[str, Any] | None = None
+    deadline: float | None = None
 
 
 class Resumed(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="resumed"):
+    """`expired`: nobody had answered when the deadline came."""
+
     path: str
     value: Any = None
+    expired: bool = False
 
 
 class StateSet(_Payload, frozen=True, kw_only=True, omit_defaults=True, tag="state-set"):
@@ -347,8 +353,11 @@ class View(msgspec.Struct, kw_only=True):
             self.messages.append((path, event.seq, data.message))
             self.drafts.pop(path, None)
         elif isinstance(data, Suspended):
+            again = data.path in self.pending
             self.pending[data.path] = data
-            self._mark_suspended(path)
+            # One that waited before is named again, for all that were not called anew.
+            for place in [*self.pending] if again else (path,):
+                self._mark_suspended(place if place in self.spans else place.rpartition("~")[0])
         elif isinstance(data, Resumed):
             self.pending.pop(data.path, None)
             self.answers[data.path] = data.value

@@ -27,22 +27,18 @@ from mastra_nb.events import (
     SPEAKERS,
     Custom,
     Delta,
-    ErrorInfo,
     Event,
     MessageAdded,
     Payload,
-    Resumed,
     RunStatus,
     SpanEnded,
     SpanStarted,
-    StateSet,
-    Suspended,
     TextDelta,
     View,
-    drop_below,
 )
 from mastra_nb.limits import Limits, Meter
-from mastra_nb.messages import Message, Usage
+from mastra_nb.messages import Message
+from mastra_nb.past import LIMITS, REQUEST_CONTEXT, Past
 from mastra_nb.schema import partial_json, to_json, validate
 from mastra_nb.services import Services, is_dead
 from mastra_nb.storage import LEASE_SECONDS, RunRow, Store
@@ -52,90 +48,11 @@ if TYPE_CHECKING:
 else:
     asyncio = later("asyncio", globals())
 
+# How long the end of one of many calls side by side may wait for others to be stored with.
+_SOON = 0.004
+
 T = TypeVar("T")
 Watchers: TypeAlias = "list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]"
-
-# Names of the events in which what a run was given is kept, for whoever takes it up.
-LIMITS = "limits"
-REQUEST_CONTEXT = "request_context"
-
-
-class Past:
-    """What earlier drives of the same run left in the journal, by path.
-
-    `failed` holds the newest attempts that ended with an error; `used` what was called and what
-    it spent; `seq` is the last event's; `worked` is in seconds.
-    """
-
-    def __init__(self, events: Sequence[Event] = ()) -> None:
-        self.seq = 0
-        self.done: dict[str, Any] = {}
-        self.failed: dict[str, ErrorInfo] = {}
-        self.attempts: dict[str, int] = {}
-        self.messages: dict[str, list[int]] = {}
-        self.waiting: dict[str, Suspended] = {}
-        self.asked: dict[str, Suspended] = {}
-        self.answers: dict[str, Any] = {}
-        self.state: dict[str, Any] = {}
-        self.used: list[tuple[str, str, Usage | None]] = []
-        self.limits: Limits | None = None
-        self.request_context: dict[str, Any] | None = None
-        self.worked = 0.0
-        # True if the run goes on because somebody answered.
-        self.answered = False
-        self._events = events
-        self._at = events[0].at if events else 0.0
-        for event in events:
-            self._apply(event)
-
-    def _apply(self, event: Event) -> None:
-        data, path = event.data, event.span
-        self.seq = event.seq
-        if not _resumes(data):
-            self.worked += max(0.0, event.at - self._at)
-        self._at = event.at
-        if isinstance(data, SpanStarted):
-            self.attempts[path] = data.attempt
-            self.failed.pop(path, None)
-            self.used.append((path, data.kind, None))
-        elif isinstance(data, SpanEnded):
-            if data.status == "ok":
-                self.done[path] = data.output
-            elif data.error is not None:
-                self.failed[path] = data.error
-            if data.usage is not None:
-                self.used.append((path, "", data.usage))
-            if self.waiting:
-                drop_below(path, self.waiting)
-        elif isinstance(data, MessageAdded):
-            self.messages.setdefault(path, []).append(event.seq)
-        elif isinstance(data, Suspended):
-            self.waiting[data.path] = self.asked[data.path] = data
-        elif isinstance(data, Resumed):
-            self.waiting.pop(data.path, None)
-            self.answers[data.path] = data.value
-        elif isinstance(data, StateSet):
-            self.state[data.key] = data.value
-        elif isinstance(data, Custom) and not path and data.name == LIMITS:
-            self.limits = msgspec.convert(data.value, Limits)
-        elif isinstance(data, Custom) and not path and data.name == REQUEST_CONTEXT:
-            self.request_context = data.value
-
-    def worked_in(self, path: str) -> float:
-        """Seconds that the call at `path` was at work, if the run only waited for an answer."""
-        worked, at = 0.0, None
-        for event in self._events if self.answered else ():
-            if _resumes(event.data):
-                at = None
-            if event.span == path or event.span.startswith(f"{path}/"):
-                worked += 0.0 if at is None else max(0.0, event.at - at)
-                at = event.at
-        return worked
-
-
-def _resumes(data: Payload) -> bool:
-    """True for what begins a drive: before it the run waited or was dead."""
-    return isinstance(data, Resumed) or (isinstance(data, SpanStarted) and data.attempt > 1)
 
 
 class RunLog:
@@ -158,35 +75,63 @@ class RunLog:
         self.deps = deps
         self.thread = thread
         self.resource = resource
-        self.past = Past(past)
-        self.request_context: Mapping[str, Any] = MappingProxyType(
-            self.past.request_context or (to_json(dict(request_context)) if request_context else {})
-        )
+        self._given = request_context
+        self._limits = limits
         # The provider's own last responses, by the call they belong to; never stored.
         self.raw: dict[str, Any] = {}
-        self.meter = Meter(self.past.limits or Limits() if limits is None else limits)
-        if past:
-            self.meter.restore(self.past.used)
-        self.events: list[Event] = list(past)
+        self.events: list[Event] = []
         self.refusal: MastraError | None = None
         self.failure: MastraError | None = None
         self.sealed = False
+        # In a replay nothing is called that the journal does not know.
+        self.frozen = False
+        # Workflows under way, by path.
+        self.walks: dict[str, Any] = {}
         self.fence = 0
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._seq = past[-1].seq if past else 0
+        self._seq = 0
         self._n = 0
         self._unsaved: list[Event] = []
         self._messages: dict[int, MessageAdded] = {}
         self._said: dict[str, int] = {}
-        for event in past:
-            if isinstance(event.data, MessageAdded):
-                self._messages[event.seq] = event.data
-                self._said[event.span] = event.seq
+        self.become(id, past)
         # Reentrant: a sink may emit.
         self._lock = threading.RLock()
         self._waiters: Watchers = []
         self._saving: asyncio.Lock | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
+        self._soon: asyncio.TimerHandle | None = None
+
+    def become(self, id: str, past: Sequence[Event]) -> None:
+        """The log of the run with this id, of which so much is known. Only before it has begun."""
+        self.id = id
+        self.past = Past(past)
+        given = self._given
+        self.request_context: Mapping[str, Any] = MappingProxyType(
+            self.past.request_context or (to_json(dict(given)) if given else {})
+        )
+        limits = self._limits
+        self.meter = Meter(self.past.limits or Limits() if limits is None else limits)
+        if past:
+            self.meter.restore(self.past.used)
+            self._seq = past[-1].seq
+        self.events.extend(past)
+        for event in past:
+            if isinstance(event.data, MessageAdded):
+                self._messages[event.seq] = event.data
+                self._said[event.span] = event.seq
+
+    def begin(self, first: Sequence[tuple[str, Payload]]) -> None:
+        """Log what the run was given, so that whoever takes it up knows it."""
+        for span, data in first:
+            self.emit(span, None, data)
+            self.past.apply(self.events[-1])
+        self.past.set_state()
+        limits = self.meter.limits
+        if limits != Limits() and limits != self.past.limits:
+            self.emit("", None, Custom(name=LIMITS, value=msgspec.to_builtins(limits)))
+        if self.request_context and self.past.request_context is None:
+            self.emit("", None, Custom(name=REQUEST_CONTEXT, value=dict(self.request_context)))
 
     @property
     def seq(self) -> int:
@@ -335,6 +280,23 @@ class RunLog:
                 self.failure = self.refusal = error
                 raise
 
+    def commit_soon(self) -> None:
+        """What is unsaved is committed within milliseconds, with what comes until then."""
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(_SOON, self._begin_commit)
+
+    def _begin_commit(self) -> None:
+        async def commit() -> None:
+            # A failure is kept as `failure`, and met by whoever calls next.
+            with contextlib.suppress(MastraError):
+                await self.commit()
+
+        self._soon = None
+        if not self.sealed:
+            task = asyncio.ensure_future(commit())
+            _renewals.add(task)
+            task.add_done_callback(_renewals.discard)
+
     async def _landed(self, store: Store, seq: int) -> bool:
         return bool(await store.read_events(self.id, after=seq - 1))
 
@@ -342,8 +304,9 @@ class RunLog:
         """Nothing is added any more."""
         with self._lock:
             self.sealed = True
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
+        for handle in (self._heartbeat, self._soon):
+            if handle is not None:
+                handle.cancel()
         self.refusal = self.refusal or Stopped(
             f'run "{self.id}" is over; nothing can be called in it any more',
             hint="await what you start before your function returns",
@@ -365,7 +328,9 @@ class RunLog:
         await future
 
 
-def check_answer(run: str, past: Past, answer: Any, path: str | None) -> tuple[str, Any] | None:
+def check_answer(
+    run: str, past: Past, answer: Any, path: str | None, now: float
+) -> tuple[str, Any] | None:
     """The place that `answer` is for, and the answer; None if it was given before.
 
     Raises NotResumable, SchemaError if it does not fit, Conflict if another one was given.
@@ -384,6 +349,12 @@ def check_answer(run: str, past: Past, answer: Any, path: str | None) -> tuple[s
         )
     if path is None or path not in past.asked:
         raise NotResumable(f'run "{run}" does not wait for an answer', hint="see run.pending")
+    deadline = past.asked[path].deadline
+    if path in past.expired or (path not in past.answers and deadline and deadline <= now):
+        raise NotResumable(
+            f'the time to answer "{path}" of run "{run}" is over',
+            hint="run.expire() goes on without the answer",
+        )
     if path in past.answers:
         if past.answers[path] == answer:
             return None

@@ -7,12 +7,11 @@ import threading
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import msgspec
-
 from mastra_nb import portal
 from mastra_nb._later import later
 from mastra_nb.context import PLAIN, Codec, Context, Runnable, Timed, current
 from mastra_nb.errors import (
+    Conflict,
     LeaseHeld,
     MastraError,
     NotResumable,
@@ -21,27 +20,23 @@ from mastra_nb.errors import (
     Suspend,
     UsageError,
 )
-from mastra_nb.events import SPEAKERS, Custom, Event, Resumed, RunStatus, Suspended, TextDelta, View
+from mastra_nb.events import Event, Payload, Resumed, RunStatus, View
 from mastra_nb.limits import Limits
-from mastra_nb.messages import Finish, Message, Usage
+from mastra_nb.past import Past
+from mastra_nb.readings import Reading
 from mastra_nb.runlog import (
-    LIMITS,
-    REQUEST_CONTEXT,
-    Past,
     RunLog,
     Watchers,
     check_answer,
     ended_with,
-    grown,
     is_here,
     notify,
-    spoken,
     stopped,
     unbroken,
     waits,
 )
 from mastra_nb.services import Services, ambient
-from mastra_nb.storage import RunRow
+from mastra_nb.storage import RunRow, Store, read_run
 
 if TYPE_CHECKING:
     import asyncio
@@ -51,7 +46,7 @@ else:
 T = TypeVar("T")
 
 
-class Run(Generic[T]):
+class Run(Reading, Generic[T]):
     """A lazy run: nothing happens until somebody wants something of it.
 
     ``await run`` gives the output; ``async for event in run`` and ``for event in run`` give its
@@ -78,6 +73,9 @@ class Run(Generic[T]):
         past: Sequence[Event] = (),
         go_on: bool = False,
         answer: tuple[str, Any] | None = None,
+        expired: bool = False,
+        parent: tuple[str, int] | None = None,
+        begin: Sequence[tuple[str, Payload]] = (),
     ) -> None:
         self.target = target
         self.input = input
@@ -89,6 +87,11 @@ class Run(Generic[T]):
         )
         self._key = key
         self._answer = answer
+        self._expired = expired
+        # Of a fork: the run and the seq up to which it is the other's, and what is otherwise.
+        self._parent = parent
+        self._begin = begin
+        self._presented = False
         self._lock = threading.RLock()
         self._view = View()
         self._folded = 0
@@ -116,6 +119,8 @@ class Run(Generic[T]):
             self._prefix = f"{self._within.path}/{self._segment}"
             self.log = self._within.run
             self._first = len(self.log.events)
+            if self._within.begun is not None:
+                self._within.begun.add(self)
             return
         if not isinstance(request_context, Mapping | None):
             raise UsageError("request_context is no mapping", hint='request_context={"user": "u1"}')
@@ -136,77 +141,12 @@ class Run(Generic[T]):
     # What a run is
 
     @property
-    def id(self) -> str:
-        return self.log.id
-
-    @property
-    def name(self) -> str:
-        return self.target.name
-
-    @property
-    def thread(self) -> str:
-        return self.log.thread
-
-    @property
-    def resource(self) -> str:
-        return self.log.resource
-
-    @property
-    def view(self) -> View:
-        """The state of the run so far, folded from its events."""
-        events = self.log.events
-        with self._lock:
-            while self._first + self._folded < len(events):
-                event = events[self._first + self._folded]
-                if self._mine(event):
-                    self._view.apply(event)
-                self._folded += 1
-        return self._view
-
-    def _mine(self, event: Event) -> bool:
-        """A run inside another one is a part of that one's log."""
-        prefix = self._prefix
-        return not prefix or event.span == prefix or event.span.startswith(f"{prefix}/")
-
-    @property
     def status(self) -> RunStatus:
         if self._given_up is not None:
             return self._given_up.status
         if self._halted:
             return "cancelled"
         return "running" if self._started and not self._done else self.view.status
-
-    @property
-    def usage(self) -> Usage:
-        return self.view.usage
-
-    @property
-    def finish_reason(self) -> Finish | None:
-        """Why the newest answer ended: "stop", "length", "tool-calls", "content-filter", …; None
-        while there is none.
-        """
-        return self.view.finish
-
-    @property
-    def raw(self) -> Any:
-        """The provider's newest response as it came (its last chunk, if it was streamed); None
-        for a run that was loaded: it is not stored.
-        """
-        return self.log.raw.get(self._prefix or self._segment)
-
-    @property
-    def pending(self) -> dict[str, Suspended]:
-        """What the run waits for, by path."""
-        return self.view.pending
-
-    @property
-    def messages(self) -> list[Message]:
-        return [message for _, _, message in self.view.messages]
-
-    @property
-    def text(self) -> str:
-        """The answer so far: the text of the root's newest assistant message or draft."""
-        return self.view.text
 
     @property
     def output(self) -> T:
@@ -217,12 +157,6 @@ class Run(Generic[T]):
 
     def __repr__(self) -> str:
         return f'<Run {self.id} of "{self.name}": {self.status}>'
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        from mastra_nb.views import bundle, record
-
-        shown: dict[str, Any] = bundle(record(self.view, thread=self.thread))
-        return shown
 
     # The four spellings of running it
 
@@ -275,23 +209,6 @@ class Run(Generic[T]):
             raise
         if strict and self._error is not None and not isinstance(self._error, RunSuspended):
             raise self._error
-
-    async def stream_text(self) -> AsyncIterator[str]:
-        """The pieces of the answer's text as they come."""
-        root = self._prefix or self._segment
-        async for event in spoken(self, root, SPEAKERS):
-            if isinstance(event.data, TextDelta):
-                yield event.data.text
-
-    async def partials(self) -> AsyncIterator[Any]:
-        """The answer so far, each time it has grown: for runs with an output type.
-
-        An object of that type, in which what has not come yet is None (it was made without the
-        type's own checks); a TypedDict has the keys that have come.
-        """
-        root = self._prefix or self._segment
-        async for value in grown(self, root, self._codec.partial):
-            yield value
 
     # Stopping and going on
 
@@ -355,13 +272,30 @@ class Run(Generic[T]):
             if self.view.status == "cancelled" or self._halted:
                 raise NotResumable(f'run "{self.id}" was stopped', hint="ask again")
             past = [e for e in self.log.events if e.durable]
-            given = None if answer is ... else check_answer(self.id, Past(past), answer, path)
+            given = None
+            if answer is not ...:
+                given = check_answer(self.id, Past(past), answer, path, self._services.now())
             self._next = self._continued(given)
             return self._next
 
-    def _continued(self, answer: tuple[str, Any] | None) -> Run[T]:
+    def expire(self) -> Run[T]:
+        """The same run, going on without the first answer whose time is over. Raises
+        NotResumable if there is none.
+        """
+        now = self._services.now()
+        late = [p for p, asked in self.pending.items() if (asked.deadline or now + 1) <= now]
+        if not late:
+            raise NotResumable(
+                f'run "{self.id}" waits for nothing whose time is over', hint="see run.pending"
+            )
+        with self._lock:
+            if self._next is None:
+                self._next = self._continued((late[0], None), expired=True)
+            return self._next
+
+    def _continued(self, answer: tuple[str, Any] | None, *, expired: bool = False) -> Run[T]:
         log = self.log
-        return Run(
+        return type(self)(
             self.target,
             self.input,
             codec=self._codec,
@@ -376,6 +310,7 @@ class Run(Generic[T]):
             past=[e for e in log.events if e.durable],
             go_on=True,
             answer=answer,
+            expired=expired,
         )
 
     def _again(self, answer: Any, path: str | None) -> Run[T]:
@@ -429,6 +364,10 @@ class Run(Generic[T]):
         """`inline` is for the task that the enclosing call runs in: it saves a task of its own."""
         if self._given_up is not None:
             return await self._given_up._wait(inline=False)
+        if self._is_shown():
+            self._presented = True
+            assert self._services.present is not None
+            await self._services.present(self)
         if not self._done:
             with self._lock:
                 inline = (
@@ -444,14 +383,28 @@ class Run(Generic[T]):
             else:
                 self._start()
                 try:
-                    await self._until_rest()
+                    await self.rested()
                 except asyncio.CancelledError as error:
                     await self._stop_and_rest(error)
                     raise
         return self._outcome()
 
-    async def _until_rest(self) -> None:
-        """On any loop."""
+    def _is_shown(self) -> bool:
+        """Whether a front end wants to show this run to whoever waits for it first."""
+        return (
+            self._services.present is not None
+            and self._within is None
+            and not (self._presented or self._started or self._done)
+            and self.target.kind == "workflow"
+        )
+
+    @property
+    def began(self) -> bool:
+        """Whether anybody has wanted something of it yet."""
+        return self._started
+
+    async def rested(self) -> None:
+        """Wait until it rests, whatever its outcome; on any loop."""
         with self._lock:
             if self._loop is not None and self._loop.is_closed() and not self._done:
                 self._halt()
@@ -466,7 +419,7 @@ class Run(Generic[T]):
         self.cancel()
         # A second interrupt ends the wait.
         with contextlib.suppress(asyncio.CancelledError):
-            await self._until_rest()
+            await self.rested()
         if self._services.on_interrupt is not None:
             self._services.on_interrupt(why, self)
 
@@ -485,9 +438,7 @@ class Run(Generic[T]):
     async def _drive_within(self, ctx: Context) -> None:
         """The outcome is in the handle; only a cancellation is raised."""
         try:
-            self._output = await ctx.call(
-                self.target, self.input, segment=self._segment, codec=self._codec
-            )
+            self._output = await self._call(ctx, self.target)
         except asyncio.CancelledError:
             self._error = stopped(self.id, self.name)
             raise
@@ -496,13 +447,16 @@ class Run(Generic[T]):
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
         finally:
+            if ctx.begun is not None:
+                ctx.begun.discard(self)
             self._rest()
 
     async def _drive(self) -> None:
         fatal: BaseException | None = None
         status: RunStatus = "failed"
         try:
-            await self._claim()
+            if await self._claim():
+                return
             if self._gives_up:
                 self.log.end_all(self.view)
                 raise asyncio.CancelledError
@@ -510,6 +464,7 @@ class Run(Generic[T]):
             status = "done"
         except Suspend:
             status = "suspended"
+            self._name_again()
             self._error = waits(self, self.view)
         except asyncio.CancelledError:
             status = "cancelled"
@@ -523,25 +478,38 @@ class Run(Generic[T]):
         if fatal is not None:
             raise fatal
 
+    def _name_again(self) -> None:
+        """What was not called anew waits all the same: one of them is named for all."""
+        pending = self.view.pending
+        for path in pending if self.log.past.held else ():
+            span = path if path in self.log.past.held else path.rpartition("~")[0]
+            if span in self.log.past.held:
+                self.log.emit(span, span.rpartition("/")[0] or None, pending[path])
+                return
+
     async def _walk(self) -> T:
         log = self.log
+        log.begin(self._begin)
         root = Context(log, "", None, "run")
         limits = log.meter.limits
-        if limits != Limits() and limits != log.past.limits:
-            log.emit("", None, Custom(name=LIMITS, value=msgspec.to_builtins(limits)))
-        if log.request_context and log.past.request_context is None:
-            log.emit("", None, Custom(name=REQUEST_CONTEXT, value=dict(log.request_context)))
         if self._answer is not None:
             path, value = self._answer
-            log.past.waiting.pop(path, None)
-            log.past.answers[path] = value
+            log.past.answer(path, value, expired=self._expired)
             log.past.answered = True
-            log.emit(path, None, Resumed(path=path, value=value))
+            log.emit(path, None, Resumed(path=path, value=value, expired=self._expired))
             await log.commit(barrier=True)
+        log.past.hold()
         target = self.target
         if limits.seconds is not None:
             target = Timed(target, limits.seconds, log.past.worked if self._answer else 0.0)
-        return await root.call(target, self.input, segment=self._segment, codec=self._codec)
+        return await self._call(root, target)
+
+    async def _call(self, ctx: Context, target: Runnable[Any, T]) -> T:
+        """A step is more than its call: it may be tried again."""
+        called = getattr(target, "called", None)
+        if called is not None:
+            return await called(ctx, self.input, self._segment)  # type: ignore[no-any-return]
+        return await ctx.call(target, self.input, segment=self._segment, codec=self._codec)
 
     async def _finish(self, status: RunStatus) -> None:
         log = self.log
@@ -555,9 +523,12 @@ class Run(Generic[T]):
             self._error = log.failure or self._error
             self._rest()
 
-    async def _claim(self) -> None:
-        if self._services.store is None:
-            return
+    async def _claim(self) -> bool:
+        """True if another run with the same idempotency key has come to rest: it is this one."""
+        store = self._services.store
+        if store is None:
+            return False
+        parent, seq = self._parent or (None, None)
         row = RunRow(
             id=self.id,
             name=self.name,
@@ -567,8 +538,43 @@ class Run(Generic[T]):
             key=self._key,
             thread=self.thread or None,
             resource=self.resource,
+            graph_hash=getattr(self.target, "graph_hash", ""),
+            parent_run=parent,
+            fork_seq=seq,
         )
-        await self.log.claim(row, stored=self._stored, lost=self._cancel_task)
+        try:
+            await self.log.claim(row, stored=self._stored, lost=self._cancel_task)
+        except Conflict:
+            same = await self._same(store, row)
+            if same is None:
+                raise
+            self.adopt(same, await read_run(store, same))
+            if self._done:
+                return True
+            await self.log.claim(row, stored=True, lost=self._cancel_task)
+        return False
+
+    async def _same(self, store: Store, row: RunRow) -> RunRow | None:
+        """The run that was made before with the key and the input of this one."""
+        if self._key is None or self._stored:
+            return None
+        found = await store.find_runs(key=self._key, limit=1)
+        same = bool(found) and (found[0].name, found[0].kind, found[0].input) == (
+            row.name,
+            row.kind,
+            row.input,
+        )
+        return found[0] if same else None
+
+    def adopt(self, row: RunRow, past: Sequence[Event]) -> None:
+        """Be the handle of this stored run, which is of the same target and input."""
+        with self._lock:
+            if self.log.events:
+                raise UsageError(f'run "{self.id}" has begun', hint="make a new one")
+            self.log.become(row.id, past)
+            self._stored = True
+            if row.status in ("done", "failed", "cancelled", "suspended"):
+                self._take_outcome()
 
     def _take_outcome(self) -> None:
         """A run that is loaded stays as it is until somebody resumes it."""

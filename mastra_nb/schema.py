@@ -93,7 +93,7 @@ class Schema(Generic[T]):
                 return msgspec.convert(value, self.type, dec_hook=_hooked_value)  # type: ignore[no-any-return]
             except msgspec.ValidationError:
                 return msgspec.convert(  # type: ignore[no-any-return]
-                    value, self.type, strict=False, dec_hook=_hooked_value
+                    value, self.type, strict=False, str_keys=True, dec_hook=_hooked_value
                 )
         except (msgspec.ValidationError, ValueError) as error:
             raise SchemaError(_reason(error)) from None
@@ -237,6 +237,43 @@ def _key(key: Any) -> str:
     return clean(key if type(key) is str else str(key))
 
 
+def exact(value: Any) -> Any:
+    """`value` as JSON types, like `to_json`, but for what has to come back as it was.
+
+    Keys become text, tuples and sets lists. Raises SchemaError for what JSON cannot hold.
+    """
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return value
+    if kind is int or kind is float:
+        if _number(value) != value:
+            raise SchemaError(
+                f"JSON has no {value!r:.60}", hint="give None, or a text, in its place"
+            )
+        return value
+    if kind is dict:
+        return {_key(k): exact(v) for k, v in value.items()}
+    if kind is list or kind is tuple:
+        return [exact(v) for v in value]
+    if isinstance(value, (enum.Enum, str, int, float, PurePath)):
+        return exact(_json(value))
+    if isinstance(value, Mapping):
+        return {_key(k): exact(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return exact(_json(value)) if isinstance(value, (set, frozenset)) else [*map(exact, value)]
+    if isinstance(value, _BUILTIN) or dataclasses.is_dataclass(value):
+        return exact(msgspec.to_builtins(value, str_keys=True, enc_hook=exact))
+    if hasattr(kind, "model_dump"):
+        return exact(value.model_dump(mode="json"))
+    if hasattr(kind, "tolist") and not hasattr(kind, "to_dict"):
+        return exact(value.tolist())
+    raise SchemaError(
+        f"a {kind.__name__} has no JSON form",
+        hint="give a table as its records: frame.to_dict('records'); of what is large, the path of "
+        "a file",
+    )
+
+
 def _number(value: float) -> Any:
     if isinstance(value, int):
         return int(value) if -(2**63) <= value < 2**64 else str(int(value))
@@ -367,7 +404,7 @@ class Signature:
         properties: dict[str, Any] = {}
         defs: dict[str, Any] = {}
         called = getattr(fn, "__name__", type(fn).__name__)
-        hints = _hints(fn, called, inject, local)
+        hints = hints_of(fn, called, inject, local)
         about = param_docs(inspect.getdoc(fn) or "")
         for name, param in inspect.signature(fn).parameters.items():
             if param.kind in (param.VAR_POSITIONAL, param.VAR_KEYWORD, param.POSITIONAL_ONLY):
@@ -447,7 +484,7 @@ def local_names(fn: Callable[..., Any]) -> dict[str, Any] | None:
     return {n: v for n, v in frame.f_locals.items() if n in names}
 
 
-def _hints(
+def hints_of(
     fn: Callable[..., Any], called: str, inject: type | None, local: dict[str, Any] | None
 ) -> dict[str, Any]:
     plain: Any = fn

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from mastra_nb import plugins
@@ -26,7 +26,8 @@ class Services:
     `wrap_model` and `wrap_embedder` put record/replay or a cache around them; `now` is the clock of
     events. `sinks` see every event of every run, where it happens (a sync tool's thread too), and
     must not block; one that raises is taken out. `session` names the threads of conversations that
-    nobody has named. `on_interrupt` is told when the cancellation of a reader has stopped a run.
+    nobody has named. `on_interrupt` is told when the cancellation of a reader has stopped a run;
+    `present` shows a workflow's run to whoever waits for it first, until it rests.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Services:
         self.sinks: list[Callable[[Event], None]] = []
         self.session = os.urandom(4).hex()
         self.on_interrupt: Callable[[BaseException, Any], None] | None = None
+        self.present: Callable[[Any], Awaitable[None]] | None = None
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
 
 

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import msgspec
 
 from mastra_nb.config import Retention as Retention
-from mastra_nb.events import Event, RunStatus
+from mastra_nb.errors import NotFound
+from mastra_nb.events import Event, RunStatus, SpanEnded
 from mastra_nb.messages import Message
 from mastra_nb.vectors import VectorStore
 
@@ -263,3 +264,30 @@ class Store(Journal, Threads, Docs, Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+async def read_run(store: Store, row: RunRow) -> list[Event]:
+    """The durable events of a run, in order; of a fork also those of the runs it goes on from, up
+    to where it does. What those have spent is not the fork's.
+    """
+    events = await store.read_events(row.id)
+    while row.parent_run is not None:
+        upto = row.fork_seq or 0
+        parent = await store.get_run(row.parent_run)
+        if parent is None:
+            raise NotFound(
+                f'run "{row.id}" goes on from "{row.parent_run}", which is not in the store',
+                hint="a run that others were forked from must be kept",
+            )
+        before = [e for e in await store.read_events(parent.id) if e.seq <= upto]
+        events = [*map(unpaid, before), *events]
+        row = parent
+    return events
+
+
+def unpaid(event: Event) -> Event:
+    """The event without what was spent in it."""
+    if isinstance(event.data, SpanEnded) and event.data.usage is not None:
+        data = msgspec.structs.replace(event.data, usage=None)
+        return msgspec.structs.replace(event, data=data)
+    return event
