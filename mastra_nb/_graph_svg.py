@@ -85,7 +85,7 @@ class _Chart:
 
     def draw(self, outline: Node) -> str:
         name = str(outline.get("name", "workflow"))
-        nodes = _nodes(outline.get("nodes"))
+        nodes = nodes_of(outline.get("nodes"))
         flow = self._seq(nodes, _WIDTH, "", ends=True)
         flow.draw(4, 4)
         drawn = []
@@ -191,7 +191,7 @@ class _Chart:
             return self._fork(node, most, prefix)
         if kind == "graph":
             return self._layers(node, most, prefix)
-        inner = _nodes(node.get("nodes"))
+        inner = nodes_of(node.get("nodes"))
         if kind == "loop":
             return self._loop(node, inner, most, prefix)
         if kind == "foreach":
@@ -203,7 +203,7 @@ class _Chart:
         return self._card(node, prefix)
 
     def _fork(self, node: Node, most: float, prefix: str) -> _Box:
-        arms = _arms(node)
+        arms = arms_of(node)
         branch = node.get("type") == "branch"
         flows = [self._seq(nodes, max(220.0, most - 2 * _FAN - 24), prefix) for _, nodes in arms]
         if not flows:
@@ -333,10 +333,8 @@ class _Chart:
 
     def _layers(self, node: Node, most: float, prefix: str) -> _Box:
         """Nodes with edges: in layers from left to right, each node next to what it comes after."""
-        nodes = {str(n.get("id", "")): n for n in _nodes(node.get("nodes"))}
-        before = {
-            name: [a for a in known if a in nodes] for name, known in after(node, nodes).items()
-        }
+        nodes = {str(n.get("id", "")): n for n in nodes_of(node.get("nodes"))}
+        before = after(node)
         depth = depths(before)
         boxes = {name: self._node(n, most, prefix) for name, n in nodes.items()}
         columns: list[list[str]] = [[] for _ in range(max(depth.values(), default=0) + 1)]
@@ -511,26 +509,28 @@ def _mean(places: list[float], default: float) -> float:
     return sum(places) / len(places) if places else default
 
 
-def _nodes(value: Any) -> list[Node]:
+def nodes_of(value: Any) -> list[Node]:
     return [n for n in value if isinstance(n, dict)] if isinstance(value, list) else []
 
 
-def _arms(node: Node) -> list[tuple[str, list[Node]]]:
+def arms_of(node: Node) -> list[tuple[str, list[Node]]]:
     out: list[tuple[str, list[Node]]] = []
     for arm in node.get("arms") or ():
         if isinstance(arm, dict):
-            out.append((str(arm.get("when") or ""), _nodes(arm.get("nodes"))))
+            out.append((str(arm.get("when") or ""), nodes_of(arm.get("nodes"))))
         else:
-            out.append(("", _nodes(arm)))
+            out.append(("", nodes_of(arm)))
     return out
 
 
-def after(node: Node, names: Iterable[str]) -> dict[str, list[str]]:
+def after(node: Node) -> dict[str, list[str]]:
     """Of every node of a dependency graph what it comes after."""
-    out: dict[str, list[str]] = {name: [] for name in names}
+    out: dict[str, list[str]] = {str(n.get("id", "")): [] for n in nodes_of(node.get("nodes"))}
     for edge in node.get("edges") or ():
-        if isinstance(edge, list | tuple) and len(edge) == 2 and str(edge[1]) in out:
-            out[str(edge[1])].append(str(edge[0]))
+        if isinstance(edge, list | tuple) and len(edge) == 2:
+            first, then = str(edge[0]), str(edge[1])
+            if first in out and then in out and first not in out[then]:
+                out[then].append(first)
     return out
 
 

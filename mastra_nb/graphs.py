@@ -19,7 +19,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mastra_nb._escape import valid
+from mastra_nb._graph_svg import after, depths
+from mastra_nb._graph_svg import nodes_of as _list
 from mastra_nb._graph_svg import svg as svg
+from mastra_nb._graph_svg import arms_of as arms
 from mastra_nb._svg import SIGNS, State, Status, duration
 from mastra_nb.events import Custom, Span, View
 
@@ -28,54 +31,118 @@ Node = dict[str, Any]
 States = Mapping[str, State]
 
 EVENT = "graph"
+MAX_NODES = 150
 _DECISIONS = ("branch", "while", "until", "when")
 _BRACKET = re.compile(r"[\[#]")
 
 
-def outline_at(view: View, path: str) -> Outline | None:
-    """The newest outline of the workflow at `path`; where it was read from a source, with what
-    ran beside it."""
-    found: Outline | None = None
-    for span, payload in view.items:
-        if span == path and isinstance(payload, Custom) and payload.name == EVENT:
-            if isinstance(payload.value, dict):
-                found = payload.value
-    return None if found is None else completed(found, view, path)
+def outlines(view: View) -> dict[str, Outline]:
+    """The newest outline of each workflow that has one in the log, by the path of its span."""
+    return {
+        span: payload.value
+        for span, payload in view.items
+        if isinstance(payload, Custom)
+        and payload.name == EVENT
+        and isinstance(payload.value, dict)
+    }
 
 
-def completed(outline: Outline, view: View, path: str) -> Outline:
-    """A dashed outline with a node for every call that its source did not show."""
+def outline_of(view: View, path: str, known: Mapping[str, Outline] | None = None) -> Outline | None:
+    """The outline of the workflow at `path`, fit to be shown: what only the engine needs is left
+    out, texts and the number of nodes are bounded. One that was read from a source gets a node for
+    each call that the source did not show, and the nodes of the workflows that were called.
+    """
+    known = outlines(view) if known is None else known
+    if path not in known:
+        return None
+    found = _completed(known[path], view, path, known)
+    left = [MAX_NODES]
+    out: Outline = {"name": _text(found.get("name", "workflow"))}
+    out["nodes"] = _tidied(_list(found.get("nodes")), left)
+    if left[0] < 0:
+        out["nodes"].append({"type": "step", "id": f"… {-left[0]} more"})
+    return out | {"dashed": True} if found.get("dashed") else out
+
+
+def _completed(
+    outline: Outline, view: View, path: str, known: Mapping[str, Outline]
+) -> Outline:
     span = view.spans.get(path)
     if not outline.get("dashed") or span is None:
         return outline
-    known = {str(node.get("id")) for node in _all(outline.get("nodes"))}
+    drawn = {str(node.get("id")) for node in _all(outline.get("nodes"))}
     new: dict[str, Node] = {}
+    inner: dict[str, list[Node]] = {}
     for child in span.children:
         called = view.spans[child]
-        name = _base(child, path)
-        if called.kind != "value" and name not in known and name not in new:
+        name = node_of(child, path)
+        if called.kind == "value":
+            continue
+        if name not in drawn and name not in new:
             kind = _KINDS.get(called.kind, called.kind)
             new[name] = {"type": kind if kind in _LEAVES else "call", "id": name}
-    return outline | {"nodes": [*_list(outline.get("nodes")), *new.values()]} if new else outline
+        if child in known and name not in inner:
+            inner[name] = _list(_completed(known[child], view, child, known).get("nodes"))
+    nodes = [*_list(outline.get("nodes")), *new.values()]
+    return outline | {"nodes": _opened(nodes, inner) if inner else nodes}
+
+
+def _opened(nodes: list[Node], inner: Mapping[str, list[Node]]) -> list[Node]:
+    """`nodes` with what is in the workflows that they call."""
+    out: list[Node] = []
+    for node in nodes:
+        if node.get("type") in ("call", "workflow") and str(node.get("id")) in inner:
+            out.append(node | {"type": "workflow", "nodes": inner[str(node.get("id"))]})
+        elif node.get("type") in ("parallel", "branch"):
+            both = zip(node.get("arms") or (), arms(node), strict=True)
+            opened = [
+                arm | {"nodes": _opened(n, inner)} if isinstance(arm, dict) else _opened(n, inner)
+                for arm, (_, n) in both
+            ]
+            out.append(node | {"arms": opened})
+        elif node.get("nodes"):
+            out.append(node | {"nodes": _opened(_list(node["nodes"]), inner)})
+        else:
+            out.append(node)
+    return out
+
+
+def _text(value: Any, most: int = 200) -> str:
+    return _line(str(value), most)
+
+
+def _tidied(nodes: list[Node], left: list[int]) -> list[Node]:
+    out: list[Node] = []
+    for node in nodes:
+        left[0] -= 1
+        if left[0] < 0:
+            continue
+        new: Node = {"type": _text(node.get("type", "step"), 20), "id": _text(node.get("id", ""))}
+        for key in ("label", "about", "when", "how"):
+            if node.get(key):
+                new[key] = _text(node[key])
+        if node.get("exclusive"):
+            new["exclusive"] = True
+        if isinstance(node.get("concurrency"), int):
+            new["concurrency"] = node["concurrency"]
+        if "arms" in node and node.get("type") == "branch":
+            new["arms"] = [
+                {"when": _text(when), "nodes": _tidied(inner, left)} for when, inner in arms(node)
+            ]
+        elif "arms" in node:
+            new["arms"] = [_tidied(inner, left) for _, inner in arms(node)]
+        if "nodes" in node:
+            new["nodes"] = _tidied(_list(node["nodes"]), left)
+        if node.get("type") == "graph":
+            names = {n["id"] for n in new["nodes"]}
+            before = after(node, names)
+            new["edges"] = [[a, b] for b, each in before.items() for a in each if a in names]
+        out.append(new)
+    return out
 
 
 _KINDS = {"timer": "sleep", "workflow": "call"}
 _LEAVES = ("step", "agent", "tool", "map", "call", "sleep", "event", "ask")
-
-
-def _list(value: Any) -> list[Node]:
-    return [n for n in value if isinstance(n, dict)] if isinstance(value, list) else []
-
-
-def arms(node: Node) -> list[tuple[str, list[Node]]]:
-    """(condition, nodes) of each arm of a parallel or a branch."""
-    out: list[tuple[str, list[Node]]] = []
-    for arm in node.get("arms") or ():
-        if isinstance(arm, dict):
-            out.append((str(arm.get("when") or ""), _list(arm.get("nodes"))))
-        else:
-            out.append(("", _list(arm)))
-    return out
 
 
 def _inner(node: Node) -> list[Node]:
@@ -91,7 +158,7 @@ def _all(nodes: Any) -> Iterator[Node]:
         yield from _all(_inner(node))
 
 
-def _base(path: str, parent: str) -> str:
+def node_of(path: str, parent: str) -> str:
     """Id of the node that the span at `path` belongs to."""
     return _BRACKET.split(path[len(parent) + 1 :], maxsplit=1)[0]
 
@@ -350,10 +417,9 @@ def _branch_of_tree(
     kind, name = node.get("type"), str(node.get("id", ""))
     corner, below = ("└─ ", "   ") if last else ("├─ ", "│  ")
     when = f" (when {node['when']})" if node.get("when") and kind != "loop" else ""
-    needs = ""
     said = _said(states.get(prefix + name)) if kind in (*_LEAVES, "workflow") else ""
     mark = f"{said}  " if said else ""
-    yield pad + corner + _line(f"{mark}{title(node)}{when}{needs}")
+    yield pad + corner + _line(f"{mark}{title(node)}{when}")
     pad += below
     if kind in ("parallel", "branch"):
         parts = arms(node)
@@ -365,27 +431,16 @@ def _branch_of_tree(
                 yield pad + ("└─ " if end else "├─ ") + _line(f"if {cond}" if cond else f"arm {n}")
                 yield from _tree(nodes, pad + ("   " if end else "│  "), prefix, states)
     elif kind == "graph":
-        before = edges(node)
-        for n, inner in enumerate(_list(node.get("nodes"))):
-            after = ", ".join(before.get(str(inner.get("id", "")), ()))
-            lines = _branch_of_tree(
-                inner, pad, n == len(_list(node.get("nodes"))) - 1, prefix, states
-            )
-            head = next(lines)
-            yield head + (_line(f" ← {after}") if after else "")
-            yield from lines
+        before = after(node)
+        inside = _list(node.get("nodes"))
+        for n, inner in enumerate(inside):
+            first, *rest = _branch_of_tree(inner, pad, n == len(inside) - 1, prefix, states)
+            needs = ", ".join(before[str(inner.get("id", ""))])
+            yield first + (_line(f" ← {needs}") if needs else "")
+            yield from rest
     else:
-        inside = f"{prefix}{name}/" if kind == "workflow" else prefix
-        yield from _tree(_list(node.get("nodes")), pad, inside, states)
-
-
-def edges(node: Node) -> dict[str, list[str]]:
-    """Of every node of a dependency graph what it comes after."""
-    out: dict[str, list[str]] = {}
-    for edge in node.get("edges") or ():
-        if isinstance(edge, list | tuple) and len(edge) == 2:
-            out.setdefault(str(edge[1]), []).append(str(edge[0]))
-    return out
+        within = f"{prefix}{name}/" if kind == "workflow" else prefix
+        yield from _tree(_list(node.get("nodes")), pad, within, states)
 
 
 # --- Mermaid ------------------------------------------------------------------------------------
@@ -488,14 +543,13 @@ class _Mermaid:
     def _graph(
         self, node: Node, tails: list[tuple[str, str]], prefix: str, pad: str
     ) -> list[tuple[str, str]]:
-        before = edges(node)
-        starts: dict[str, str] = {}
+        before = after(node)
+        depth = depths(before)
         ends: dict[str, list[tuple[str, str]]] = {}
-        for inner in _list(node.get("nodes")):
-            name = str(inner.get("id", ""))
-            known = [b for b in before.get(name, ()) if b in ends]
+        inside = {str(n.get("id", "")): n for n in _list(node.get("nodes"))}
+        for name, inner in sorted(inside.items(), key=lambda item: depth[item[0]]):
+            known = [b for b in before[name] if b in ends]
             from_ = [t for b in known for t in ends[b]] if known else tails
-            starts[name] = f"n{self.count + 1}"
             ends[name] = self._node(inner, from_, prefix, pad)
         used = {b for names in before.values() for b in names}
         return [t for name, tail in ends.items() if name not in used for t in tail]
