@@ -119,8 +119,8 @@ class _Chart:
         """From the end of one row around to the start of the next."""
         right = x + 14
         self.lines.append(
-            f"M{num(x)} {num(y)}H{num(right - 6)}q6 0 6 6V{num(between - 6)}q0 6-6 6H{num(left + 6)}"
-            f"q-6 0-6 6V{num(to_y - 6)}q0 6 6 6H{num(to_x - 5)}"
+            f"M{num(x)} {num(y)}H{num(right - 6)}q6 0 6 6V{num(between - 6)}q0 6-6 6"
+            f"H{num(left + 6)}q-6 0-6 6V{num(to_y - 6)}q0 6 6 6H{num(to_x - 5)}"
         )
         self._head(to_x, to_y)
 
@@ -209,7 +209,7 @@ class _Chart:
         if not flows:
             return self._seq([], most, prefix)
         wide = max(f.w for f in flows)
-        labels = [clip(("if " if _asks(w) else "") + w, max(wide, 170), 11) if w else "" for w, _ in arms]
+        labels = [clip(_condition(w), max(wide, 170), 11) for w, _ in arms]
         wide = max([wide, *(width(s, 11) + 12 for s in labels if s)])
         sign = 18.0 if branch else 0.0
         tops: list[float] = []
@@ -265,16 +265,20 @@ class _Chart:
         _, border = COLOURS[state.status] if state is not None else ("", LINE)
 
         def draw(x: float, y: float) -> None:
-            dash = ' stroke-dasharray="4 3"' if state is not None and state.status == "skipped" else ""
+            dash = (
+                ' stroke-dasharray="4 3"' if state is not None and state.status == "skipped" else ""
+            )
             self.back.append(
                 rect(
                     x, y + 8, w, h - 8, 10, "#808080",
                     f' fill-opacity=".09" stroke="{border}" stroke-opacity=".8"{dash}',
                 )
             )  # fmt: skip
-            parts = [_tip([full, state.error if state is not None else ""])] if label != full or (
-                state is not None and state.error
-            ) else []
+            parts = (
+                [_tip([full, state.error if state is not None else ""])]
+                if label != full or (state is not None and state.error)
+                else []
+            )
             parts += [rect(0, 0, head, 17, 8, PILL), _icon(icon, 5, 2.5)]
             parts.append(words(20, 12.5, label, ' font-size="11"'))
             if state is not None and said:
@@ -428,10 +432,9 @@ class _Chart:
 
         def draw(x: float, y: float) -> None:
             parts = [_tip(tips)] if len(tips) > 1 or name != full else []
-            for shift in (6, 3) if every is not None else ():
-                parts.append(
-                    rect(shift, shift, w, _HIGH, radius, fill, f' stroke="{border}"')
-                )
+            if every is not None:
+                behind = f' stroke="{border}"'
+                parts += [rect(n, n, w, _HIGH, radius, fill, behind) for n in (6, 3)]
             dash = ' stroke-dasharray="4 3"' if dashed else ""
             thick = ' stroke-width="1.8"' if seen and not dashed else ""
             parts.append(rect(0, 0, w, _HIGH, radius, fill, f' stroke="{border}"{dash}{thick}'))
@@ -501,8 +504,8 @@ def _tip(lines: Iterable[str]) -> str:
     return f"<title>{esc(chr(10).join(s[:300] for s in lines if s))}</title>"
 
 
-def _asks(when: str) -> bool:
-    return when not in ("otherwise", "else", "")
+def _condition(when: str) -> str:
+    return f"if {when}" if when not in ("otherwise", "else", "") else when
 
 
 def _mean(places: list[float], default: float) -> float:

@@ -18,11 +18,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from mastra_nb._escape import valid
 from mastra_nb._graph_svg import after, depths
+from mastra_nb._graph_svg import arms_of as arms
 from mastra_nb._graph_svg import nodes_of as _list
 from mastra_nb._graph_svg import svg as svg
-from mastra_nb._graph_svg import arms_of as arms
 from mastra_nb._svg import SIGNS, State, Status, duration
 from mastra_nb.events import Custom, Span, View
 
@@ -41,21 +43,22 @@ def outlines(view: View) -> dict[str, Outline]:
     return {
         span: payload.value
         for span, payload in view.items
-        if isinstance(payload, Custom)
-        and payload.name == EVENT
-        and isinstance(payload.value, dict)
+        if isinstance(payload, Custom) and payload.name == EVENT and isinstance(payload.value, dict)
     }
 
 
 def outline_of(view: View, path: str, known: Mapping[str, Outline] | None = None) -> Outline | None:
-    """The outline of the workflow at `path`, fit to be shown: what only the engine needs is left
-    out, texts and the number of nodes are bounded. One that was read from a source gets a node for
-    each call that the source did not show, and the nodes of the workflows that were called.
+    """The outline of the workflow at `path`, fit to be shown. One that was read from a source gets
+    a node for each call that the source did not show, and the nodes of the workflows it called.
     """
     known = outlines(view) if known is None else known
     if path not in known:
         return None
-    found = _completed(known[path], view, path, known)
+    return tidied(_completed(known[path], view, path, known))
+
+
+def tidied(found: Outline) -> Outline:
+    """`found` with what a picture needs, its texts and the number of its nodes bounded."""
     left = [MAX_NODES]
     out: Outline = {"name": _text(found.get("name", "workflow"))}
     out["nodes"] = _tidied(_list(found.get("nodes")), left)
@@ -64,9 +67,7 @@ def outline_of(view: View, path: str, known: Mapping[str, Outline] | None = None
     return out | {"dashed": True} if found.get("dashed") else out
 
 
-def _completed(
-    outline: Outline, view: View, path: str, known: Mapping[str, Outline]
-) -> Outline:
+def _completed(outline: Outline, view: View, path: str, known: Mapping[str, Outline]) -> Outline:
     span = view.spans.get(path)
     if not outline.get("dashed") or span is None:
         return outline
@@ -134,9 +135,7 @@ def _tidied(nodes: list[Node], left: list[int]) -> list[Node]:
         if "nodes" in node:
             new["nodes"] = _tidied(_list(node["nodes"]), left)
         if node.get("type") == "graph":
-            names = {n["id"] for n in new["nodes"]}
-            before = after(node, names)
-            new["edges"] = [[a, b] for b, each in before.items() for a in each if a in names]
+            new["edges"] = [[_text(a), _text(b)] for b, each in after(node).items() for a in each]
         out.append(new)
     return out
 
@@ -288,9 +287,7 @@ class _Reader:
             self.out[self.prefix + name] = _state(found, many)
         if node.get("type") == "workflow":
             inner = found.spans if found is not None else []
-            _states(
-                _list(node.get("nodes")), self.view, inner, f"{self.prefix}{name}/", self.out
-            )
+            _states(_list(node.get("nodes")), self.view, inner, f"{self.prefix}{name}/", self.out)
             if not inner and self.out[self.prefix + name].status == "skipped":
                 for key in [k for k in self.out if k.startswith(f"{self.prefix}{name}/")]:
                     self.out[key] = State(status="skipped")
@@ -349,6 +346,17 @@ def _state(calls: _Calls, many: str) -> State:
         total=len(calls.spans) if several else 0,
         error=valid(calls.error)[:500],
     )
+
+
+def read_states(raw: Any) -> dict[str, State]:
+    """States of a record, which may have been written by another version."""
+    out: dict[str, State] = {}
+    for key, value in raw.items() if isinstance(raw, dict) else ():
+        try:
+            out[str(key)] = msgspec.convert(value, State)
+        except msgspec.ValidationError:
+            out[str(key)] = State()
+    return out
 
 
 def running(states: States) -> list[str]:
@@ -411,9 +419,7 @@ def _tree(nodes: list[Node], pad: str, prefix: str, states: States) -> Iterator[
         yield from _branch_of_tree(node, pad, last, prefix, states)
 
 
-def _branch_of_tree(
-    node: Node, pad: str, last: bool, prefix: str, states: States
-) -> Iterator[str]:
+def _branch_of_tree(node: Node, pad: str, last: bool, prefix: str, states: States) -> Iterator[str]:
     kind, name = node.get("type"), str(node.get("id", ""))
     corner, below = ("└─ ", "   ") if last else ("├─ ", "│  ")
     when = f" (when {node['when']})" if node.get("when") and kind != "loop" else ""
@@ -502,9 +508,7 @@ class _Mermaid:
             fork = self._new()
             self.lines.append(f"{pad}{fork}{{{'x' if node.get('exclusive') else '?'}}}")
             self._link(tails, fork, pad)
-            return [
-                t for w, arm in arms(node) for t in self._chain(arm, [(fork, w)], prefix, pad)
-            ]
+            return [t for w, arm in arms(node) for t in self._chain(arm, [(fork, w)], prefix, pad)]
         if kind == "graph":
             return self._graph(node, tails, prefix, pad)
         if kind in ("workflow", "loop", "foreach"):
@@ -527,7 +531,7 @@ class _Mermaid:
         own = self._new()
         state = self.states.get(prefix + name) if kind == "workflow" else None
         said = f" {_said(state)}" if state is not None else ""
-        head = f"{pad}subgraph {own}[\"{_label(title(node) + said)}\"]"
+        head = f'{pad}subgraph {own}["{_label(title(node) + said)}"]'
         self.lines.append(head)
         first = f"n{self.count + 1}"
         inside = f"{prefix}{name}/" if kind == "workflow" else prefix

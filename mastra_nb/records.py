@@ -184,9 +184,8 @@ class _Reader:
             name = graphs.node_of(path, span.path)
             kind = _TAKEN.get(child.status, "first")
             n = seen[name, kind] = seen.get((name, kind), 0) + 1
-            if child.kind not in _HIDDEN or child.error is not None:
-                if n <= _MOST[kind]:
-                    out.add(path)
+            if n <= _MOST[kind] and (child.kind not in _HIDDEN or child.error is not None):
+                out.add(path)
         return out
 
     def _model(self, span: Span, parent: Span, items: list[Record]) -> tuple[str, bool]:
@@ -238,9 +237,9 @@ class _Reader:
         called = called or (span.kind == "agent" and isinstance(span.input, dict))
         if called and span.input not in (None, "", {}):
             item["args"] = self._cap(span.input, _MAX_INPUT if step else None)
-        if span.status == "ok" and span.kind in _GIVE:
-            if span.kind == "tool" or span.output is not None:
-                item["result"] = self._cap(span.output, _MAX_RESULT if step else None)
+        gave = span.kind in _GIVE and (span.kind == "tool" or span.output is not None)
+        if span.status == "ok" and gave:
+            item["result"] = self._cap(span.output, _MAX_RESULT if step else None)
         if span.error is not None:
             item["error"] = _error(span.error)
         if (seconds := span.seconds) is not None:

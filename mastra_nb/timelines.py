@@ -114,7 +114,9 @@ def svg(bars: list[Bar]) -> str:
     back: list[str] = []
     drawn: list[str] = []
     ticks = int(whole / step + 1e-9)
-    grid = "".join(f"M{num(_NAMES + n * step * scale)} 2V{num(high - 20)}" for n in range(ticks + 1))
+    grid = "".join(
+        f"M{num(_NAMES + n * step * scale)} 2V{num(high - 20)}" for n in range(ticks + 1)
+    )
     back.append(f'<path d="{grid}" stroke="{LINE}" stroke-opacity=".35" fill="none"/>')
     back.append(rect(0, 0, _NAMES - 8, len(bars) * _LINE + 4, 6, PILL))
     for n, bar in enumerate(bars):
