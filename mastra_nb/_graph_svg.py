@@ -209,7 +209,7 @@ class _Chart:
         if not flows:
             return self._seq([], most, prefix)
         wide = max(f.w for f in flows)
-        labels = [clip(_condition(w), max(wide, 170), 11) for w, _ in arms]
+        labels = [clip(condition(w), max(wide, 170), 11) for w, _ in arms]
         wide = max([wide, *(width(s, 11) + 12 for s in labels if s)])
         sign = 18.0 if branch else 0.0
         tops: list[float] = []
@@ -338,8 +338,11 @@ class _Chart:
     def _layers(self, node: Node, most: float, prefix: str) -> _Box:
         """Nodes with edges: in layers from left to right, each node next to what it comes after."""
         nodes = {str(n.get("id", "")): n for n in nodes_of(node.get("nodes"))}
-        before = after(node)
-        depth = depths(before)
+        depth = depths(after(node))
+        before = {
+            name: [a for a in known if depth[a] < depth[name]]
+            for name, known in after(node).items()
+        }
         boxes = {name: self._node(n, most, prefix) for name, n in nodes.items()}
         columns: list[list[str]] = [[] for _ in range(max(depth.values(), default=0) + 1)]
         hops: dict[tuple[str, str], list[str]] = {}
@@ -504,7 +507,7 @@ def _tip(lines: Iterable[str]) -> str:
     return f"<title>{esc(chr(10).join(s[:300] for s in lines if s))}</title>"
 
 
-def _condition(when: str) -> str:
+def condition(when: str) -> str:
     return f"if {when}" if when not in ("otherwise", "else", "") else when
 
 

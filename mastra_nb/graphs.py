@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from mastra_nb._escape import valid
-from mastra_nb._graph_svg import after, depths
+from mastra_nb._graph_svg import after, condition, depths
 from mastra_nb._graph_svg import arms_of as arms
 from mastra_nb._graph_svg import nodes_of as _list
 from mastra_nb._graph_svg import svg as svg
@@ -35,7 +35,6 @@ States = Mapping[str, State]
 EVENT = "graph"
 MAX_NODES = 150
 _DECISIONS = ("branch", "while", "until", "when")
-_BRACKET = re.compile(r"[\[#]")
 
 
 def outlines(view: View) -> dict[str, Outline]:
@@ -159,7 +158,7 @@ def _all(nodes: Any) -> Iterator[Node]:
 
 def node_of(path: str, parent: str) -> str:
     """Id of the node that the span at `path` belongs to."""
-    return _BRACKET.split(path[len(parent) + 1 :], maxsplit=1)[0]
+    return path[len(parent) + 1 :].partition("[")[0].partition("#")[0]
 
 
 # --- states -------------------------------------------------------------------------------------
@@ -219,14 +218,9 @@ def _states(
     calls: dict[str, _Calls] = {}
     decided: dict[str, list[Any]] = {}
     for parent in parents:
-        cut = len(parent.path) + 1
         for path in parent.children:
             span = view.spans[path]
-            name = path[cut:]
-            if (at := name.find("[")) >= 0:
-                name = name[:at]
-            if (at := name.find("#")) >= 0:
-                name = name[:at]
+            name = node_of(path, parent.path)
             if span.kind == "value":
                 decided.setdefault(name, []).append(span.output)
                 continue
@@ -309,21 +303,9 @@ class _Reader:
         if state is None or total <= state.total:
             return
         so_far = state.done + state.running + state.failed + state.waiting
-        if so_far < total and state.status == "ok" and not self.over:
-            status: Status = "running"  # between two items
-        else:
-            status = state.status
-        self.out[key] = State(
-            status=status,
-            seconds=state.seconds,
-            attempts=state.attempts,
-            done=state.done,
-            running=state.running,
-            failed=state.failed,
-            waiting=state.waiting,
-            total=total,
-            error=state.error,
-        )
+        if so_far < total and any(p.status == "running" for p in self.parents):
+            state = msgspec.structs.replace(state, status="running", seconds=None)
+        self.out[key] = msgspec.structs.replace(state, total=total)
 
 
 def _state(calls: _Calls, many: str) -> State:
@@ -434,7 +416,7 @@ def _branch_of_tree(node: Node, pad: str, last: bool, prefix: str, states: State
             if kind == "parallel" and len(nodes) == 1:
                 yield from _branch_of_tree(nodes[0], pad, end, prefix, states)
             else:
-                yield pad + ("└─ " if end else "├─ ") + _line(f"if {cond}" if cond else f"arm {n}")
+                yield (pad + ("└─ " if end else "├─ ") + _line(condition(cond) or f"arm {n + 1}"))
                 yield from _tree(nodes, pad + ("   " if end else "│  "), prefix, states)
     elif kind == "graph":
         before = after(node)
@@ -469,6 +451,7 @@ class _Mermaid:
         self.states = states
         self.lines = ["flowchart TD"]
         self.count = 0
+        self.drawn: list[str] = []  # nodes that are no group: an edge into one's own group fails
         self.classes: dict[str, list[str]] = {}
 
     def draw(self, outline: Outline) -> str:
@@ -501,11 +484,13 @@ class _Mermaid:
         kind, name = node.get("type"), str(node.get("id", ""))
         if kind == "parallel":
             fork = self._new()
+            self.drawn.append(fork)
             self.lines.append(f"{pad}{fork}((+))")
             self._link(tails, fork, pad)
             return [t for _, arm in arms(node) for t in self._chain(arm, [(fork, "")], prefix, pad)]
         if kind == "branch":
             fork = self._new()
+            self.drawn.append(fork)
             self.lines.append(f"{pad}{fork}{{{'x' if node.get('exclusive') else '?'}}}")
             self._link(tails, fork, pad)
             return [t for w, arm in arms(node) for t in self._chain(arm, [(fork, w)], prefix, pad)]
@@ -514,6 +499,7 @@ class _Mermaid:
         if kind in ("workflow", "loop", "foreach"):
             return self._group(node, tails, prefix, pad)
         own = self._new()
+        self.drawn.append(own)
         left, right = _SHAPES.get(str(kind), ("[", "]"))
         state = self.states.get(prefix + name)
         when = f" when {node['when']}" if node.get("when") else ""
@@ -533,12 +519,12 @@ class _Mermaid:
         said = f" {_said(state)}" if state is not None else ""
         head = f'{pad}subgraph {own}["{_label(title(node) + said)}"]'
         self.lines.append(head)
-        first = f"n{self.count + 1}"
+        before = len(self.drawn)
         inside = f"{prefix}{name}/" if kind == "workflow" else prefix
         ends = self._chain(_list(node.get("nodes")), [], inside, pad + "  ")
         self.lines.append(f"{pad}end")
-        if not ends:
-            first, ends = own, [(own, "")]
+        first = self.drawn[before] if len(self.drawn) > before else own
+        ends = ends or [(first, "")]
         self._link(tails, first, pad)
         if kind == "loop":
             self._link([(end, "again") for end, _ in ends], first, pad)

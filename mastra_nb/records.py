@@ -169,7 +169,8 @@ class _Reader:
         states = graphs.states(outline, self.view, span.path)
         seen = {k: s for k, s in states.items() if s.status != "waiting"}
         out: Record = {"graph": outline | {"states": msgspec.to_builtins(seen)}}
-        if bars := timeline(self.view, span.path):
+        # A picture that is drawn many times a second leaves out what is for afterwards.
+        if self.view.status != "running" and (bars := timeline(self.view, span.path)):
             out["timeline"] = bars
         return out
 
@@ -181,10 +182,9 @@ class _Reader:
         seen: dict[tuple[str, str], int] = {}
         for path in span.children:
             child = self.view.spans[path]
-            name = graphs.node_of(path, span.path)
-            kind = _TAKEN.get(child.status, "first")
-            n = seen[name, kind] = seen.get((name, kind), 0) + 1
-            if n <= _MOST[kind] and (child.kind not in _HIDDEN or child.error is not None):
+            key = (graphs.node_of(path, span.path), _TAKEN.get(child.status, "first"))
+            n = seen[key] = seen.get(key, 0) + 1
+            if n <= _MOST[key[1]]:
                 out.add(path)
         return out
 

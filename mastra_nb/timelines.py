@@ -7,7 +7,6 @@ says that a bar stands for so many calls of one node.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from mastra_nb._escape import valid
@@ -56,7 +55,7 @@ def _bars(view: View, parent: Span, zero: float, depth: int, most: int, out: lis
     for path in parent.children:
         span = view.spans[path]
         if span.kind not in _HIDDEN:
-            name = re.split(r"[\[#]", path[len(parent.path) + 1 :], maxsplit=1)[0]
+            name = path[len(parent.path) + 1 :].partition("[")[0].partition("#")[0]
             groups.setdefault(name, []).append(span)
         newest = max(newest, span.ended or span.started)
     lines: list[tuple[float, str, list[Span]]] = []

@@ -119,10 +119,9 @@ class _Doc:
         self._answer(run)
         if "error" in run and run["status"] == "failed" and not self.told:
             self._put(_error_markdown(run["error"]))
-        steps = run.get("items", [])
-        if steps:
-            self._put(f"<details><summary>{_steps(steps)}</summary>")
-            for item in steps:
+        if "items" in run:
+            self._put(f"<details><summary>{_steps(run)}</summary>")
+            for item in run["items"]:
                 self._item(item)
             self._put("</details>")
         self._timeline(run)
@@ -316,11 +315,13 @@ def _more(item: Record) -> str:
     return f"… {item['count']:,} more" + (f" of {item['name']}" if "name" in item else "")
 
 
-def _steps(items: list[Record]) -> str:
+def _steps(run: Record) -> str:
     """`12 steps`, and how many of them failed."""
-    calls = [i for i in items if "status" in i]
-    n = len(calls) + sum(i["count"] for i in items if i["type"] == "more")
-    failed = sum(i["status"] == "error" for i in calls)
+    items = run["items"]
+    n = sum(i["count"] if i["type"] == "more" else "status" in i for i in items)
+    states = graphs.read_states(run["graph"].get("states"))
+    own = [s for name, s in states.items() if "/" not in name]
+    failed = sum(s.failed or s.status == "error" for s in own)
     said = f"▸ {n:,} step" + ("s" if n != 1 else "")
     return said + (f" · ✗ {failed:,} failed" if failed else "")
 
