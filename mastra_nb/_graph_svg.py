@@ -56,14 +56,24 @@ _ROUND = {"agent": 14.0, "tool": 3.0, "map": 3.0, "sleep": 20.0, "event": 20.0, 
 
 
 class _Box:
-    """A drawn part: its size, the heights where the flow comes in and goes out, its parts."""
+    """A part: its size, the heights where the flow comes in and goes out, how it is drawn.
 
-    __slots__ = ("draw", "h", "inp", "out", "w")
+    `open`: the flow goes on to several nodes in it, each of which gets the head of an arrow.
+    """
+
+    __slots__ = ("draw", "h", "inp", "open", "out", "w")
 
     def __init__(
-        self, w: float, h: float, inp: float, out: float, draw: Callable[[float, float], None]
+        self,
+        w: float,
+        h: float,
+        inp: float,
+        out: float,
+        draw: Callable[[float, float], None],
+        *,
+        open: bool = False,
     ) -> None:
-        self.w, self.h, self.inp, self.out, self.draw = w, h, inp, out, draw
+        self.w, self.h, self.inp, self.out, self.draw, self.open = w, h, inp, out, draw, open
 
 
 def svg(outline: Node, states: Mapping[str, State] | None = None) -> str:
@@ -163,7 +173,7 @@ class _Chart:
                         between = top + tops[n - 1][1] + _ROW / 2
                         self._wrap(*end, between, x + 2, at_x, line)
                     elif end is not None:
-                        self._curve(*end, at_x, line)
+                        self._curve(*end, at_x, line, head=not box.open)
                     elif several and not ends:
                         self._curve(x, line, at_x, line, head=False)
                     box.draw(at_x, line - box.inp)
@@ -236,7 +246,7 @@ class _Chart:
                 self._curve(start + flow.w, out, start + wide, out, head=False)
                 self._curve(start + wide, out, start + wide + _FAN - 6, top + mid, head=False)
 
-        return _Box(sign + 2 * _FAN - 6 + wide, high, mid, mid, draw)
+        return _Box(sign + 2 * _FAN - 6 + wide, high, mid, mid, draw, open=not branch)
 
     def _diamond(self, x: float, y: float, *, exclusive: bool) -> None:
         inside = "M6.5 6.5l5 5m0-5l-5 5" if exclusive else "M9 6a3 3 0 1 0 .01 0z"
@@ -410,7 +420,7 @@ class _Chart:
                     self._curve(*out, edge, out[1], head=False)
                     self._curve(edge, out[1], x + wide, top + mid, head=False)
 
-        return _Box(wide, high, mid, mid, draw)
+        return _Box(wide, high, mid, mid, draw, open=True)
 
     # --- a node ---------------------------------------------------------------------------------
 

@@ -147,6 +147,8 @@ def mark(status: Status, x: float, y: float) -> str:
 
 
 def duration(seconds: float) -> str:
+    if seconds < 0.001:
+        return "<1 ms"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
@@ -154,7 +156,9 @@ def duration(seconds: float) -> str:
     minutes = int(seconds // 60)
     if minutes < 60:
         return f"{minutes} min {int(seconds % 60)} s"
-    return f"{minutes // 60:,} h {minutes % 60} min"
+    if minutes < 2880:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440:,} d {minutes % 1440 // 60} h"
 
 
 def sheet(w: float, h: float, title: str, parts: list[str]) -> str:

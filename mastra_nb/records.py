@@ -46,8 +46,8 @@ _MAX_TOTAL = 200_000
 _MAX_IMAGES = 2_000_000
 IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _HIDDEN = ("value", "timer")
-# What the engine keeps for itself in a workflow's journal.
-_KEPT = (graphs.EVENT, "bail", "limits", "request_context", "fork")
+# What the engine keeps for itself on a workflow's span.
+_KEPT = (graphs.EVENT, "bail")
 # Kinds of calls that give a value and nothing else.
 _GIVE = ("tool", "step", "map", "ask", "event")
 _MAX_INPUT, _MAX_RESULT = 500, 1000
@@ -254,6 +254,8 @@ class _Reader:
         return item
 
     def _extras(self, path: str, items: list[Record], *, shown: bool) -> None:
+        span = self.view.spans.get(path)
+        kept = span is not None and span.kind == "workflow"
         for payload in self.extras.get(path, ()):
             if isinstance(payload, Displayed):
                 if shown:
@@ -265,7 +267,7 @@ class _Reader:
                 item = {"type": "score", "name": valid(payload.scorer), "value": payload.value}
                 text = {"text": self._cap(payload.reason)} if payload.reason else {}
                 self._add(items, item | text)
-            elif isinstance(payload, Custom) and payload.name not in _KEPT:
+            elif isinstance(payload, Custom) and not (kept and payload.name in _KEPT):
                 item = {"type": "custom", "name": valid(payload.name)}
                 self._add(items, item | {"value": self._cap(payload.value)})
 

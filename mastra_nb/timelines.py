@@ -35,7 +35,7 @@ Bar = dict[str, Any]
 MAX_BARS = 100
 _EACH = 8  # calls of one node that get a bar of their own
 _HIDDEN = ("value", "model")
-_NAMES, _PLOT, _LINE, _BAR = 190.0, 560.0, 18.0, 10.0
+_NAMES, _PLOT, _LINE, _BAR, _PAUSE = 190.0, 560.0, 18.0, 10.0, 60.0
 
 
 def timeline(view: View, path: str, most: int = MAX_BARS) -> list[Bar]:
@@ -44,7 +44,9 @@ def timeline(view: View, path: str, most: int = MAX_BARS) -> list[Bar]:
     if root is None:
         return []
     bars: list[Bar] = []
-    _bars(view, root, root.started, 0, most, bars)
+    # A run that was resumed has begun anew, the calls before that have not.
+    zero = min([root.started, *(view.spans[c].started for c in root.children)])
+    _bars(view, root, zero, 0, most, bars)
     return bars
 
 
@@ -104,39 +106,81 @@ def _bar(name: str, spans: list[Span], zero: float, depth: int, newest: float) -
 
 
 def svg(bars: list[Bar]) -> str:
-    """A Gantt chart with an axis of time."""
-    last = max((b["end"] for b in bars), default=0.0)
-    step = _step(last)
-    whole = max(last, step / 10)
-    scale = _PLOT / whole
+    """A Gantt chart with an axis of time, in which pauses are cut out and named."""
+    scale = _Scale(bars)
     high = len(bars) * _LINE + 26
-    back: list[str] = []
-    drawn: list[str] = []
-    ticks = int(whole / step + 1e-9)
-    grid = "".join(
-        f"M{num(_NAMES + n * step * scale)} 2V{num(high - 20)}" for n in range(ticks + 1)
-    )
-    back.append(f'<path d="{grid}" stroke="{LINE}" stroke-opacity=".35" fill="none"/>')
-    back.append(rect(0, 0, _NAMES - 8, len(bars) * _LINE + 4, 6, PILL))
-    for n, bar in enumerate(bars):
-        drawn.append(at(0, 2 + n * _LINE, _line(bar, scale)))
-    for n in range(ticks + 1):
-        label = _time(n * step)
-        wide = width(label, 10) + 10
-        x = min(max(_NAMES + n * step * scale - wide / 2, _NAMES - 10), _NAMES + _PLOT + 70 - wide)
-        drawn.append(rect(x, high - 17, wide, 15, 7, PILL))
-        drawn.append(words(x + 5, high - 6, label, f' font-size="10" fill="{MUTED}"'))
-    return sheet(_NAMES + _PLOT + 80, high, "timeline", [*back, *drawn])
+    ticks = scale.ticks()
+    grid = "".join(f"M{num(x)} 2V{num(high - 20)}" for x, _ in ticks)
+    drawn = [f'<path d="{grid}" stroke="{LINE}" stroke-opacity=".35" fill="none"/>']
+    drawn.append(rect(0, 0, _NAMES - 8, len(bars) * _LINE + 4, 6, PILL))
+    for start, end in scale.pauses:
+        x = (scale.x(start) + scale.x(end)) / 2
+        line = f'stroke="{LINE}" stroke-width="1.5" stroke-dasharray="2 4" fill="none"'
+        drawn.append(f'<path d="M{num(x)} 2V{num(high - 20)}" {line}/>')
+        drawn.append(_label(x, high - 17, duration(end - start), "suspended"))
+    drawn += [at(0, 2 + n * _LINE, _line(bar, scale)) for n, bar in enumerate(bars)]
+    pauses = [(scale.x(start) + scale.x(end)) / 2 for start, end in scale.pauses]
+    for x, label in ticks:
+        if all(abs(x - pause) > 60 for pause in pauses):
+            drawn.append(_label(x, high - 17, label))
+    return sheet(_NAMES + _PLOT + 80, high, "timeline", drawn)
 
 
-def _line(bar: Bar, scale: float) -> str:
+class _Scale:
+    """From seconds to pixels."""
+
+    def __init__(self, bars: list[Bar]) -> None:
+        self.pauses: list[tuple[float, float]] = []
+        spans = sorted((b["start"], b["end"]) for b in bars)
+        worked, newest = 0.0, 0.0
+        gaps: list[tuple[float, float]] = []
+        for start, end in spans:
+            if start > newest:
+                gaps.append((newest, start))
+                newest = start
+            worked += max(0.0, end - newest)
+            newest = max(newest, end)
+        # So long that what was done would not be seen beside it.
+        self.pauses = [(a, b) for a, b in gaps if b - a > max(1.0, worked)][:8]
+        self.awake = max(newest - sum(b - a for a, b in self.pauses), 1e-3)
+        self.pixels = (_PLOT - _PAUSE * len(self.pauses)) / self.awake
+
+    def x(self, t: float) -> float:
+        x = _NAMES + t * self.pixels
+        for start, end in self.pauses:
+            if t >= end:
+                x += _PAUSE - (end - start) * self.pixels
+        return x
+
+    def ticks(self) -> list[tuple[float, str]]:
+        step = _step(self.awake)
+        out = []
+        for n in range(int(self.awake / step + 1e-9) + 1):
+            t = n * step
+            for start, end in self.pauses:
+                t += end - start if t > start else 0.0
+            out.append((self.x(t), _time(n * step)))
+        return out
+
+
+def _label(x: float, y: float, label: str, status: Status | None = None) -> str:
+    wide = width(label, 10) + (22 if status else 10)
+    left = min(max(x - wide / 2, _NAMES - 10), _NAMES + _PLOT + 70 - wide)
+    out = rect(left, y, wide, 15, 7, PILL)
+    if status:
+        out += mark(status, left + 4, y + 2.5)
+    shift = 17 if status else 5
+    return out + words(left + shift, y + 11, label, f' font-size="10" fill="{MUTED}"')
+
+
+def _line(bar: Bar, scale: _Scale) -> str:
     status: Status = bar["status"] if bar["status"] in COLOURS else "waiting"
     fill, border = COLOURS[status]
     indent = 8 + 10 * min(bar["depth"], 5)
     full = bar["name"] + (f" ×{bar['count']:,}" if "count" in bar else "")
     name = clip(full, _NAMES - 34 - indent, 11)
-    x = _NAMES + bar["start"] * scale
-    w = max(3.0, (bar["end"] - bar["start"]) * scale)
+    x = scale.x(bar["start"])
+    w = max(3.0, scale.x(bar["end"]) - x)
     said = duration(bar["end"] - bar["start"])
     if bar.get("failed"):
         said += f" · {bar['failed']:,} failed"

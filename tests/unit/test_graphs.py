@@ -497,9 +497,11 @@ def test_text_of_an_outline() -> None:
 def test_words_are_measured_and_durations_are_short() -> None:
     assert width("iii") < width("mmm") < width("漢字漢字")
     assert clip("a\nb", 100) == "a b" and clip("x" * 100, 60).endswith("…")
-    assert [duration(s) for s in (0.0204, 1.25, 75, 7260)] == [
+    assert [duration(s) for s in (0, 0.0204, 1.25, 75, 7260, 180_000)] == [
+        "<1 ms",
         "20 ms",
         "1.2 s",
         "1 min 15 s",
         "2 h 1 min",
+        "2 d 2 h",
     ]

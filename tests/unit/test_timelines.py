@@ -104,3 +104,24 @@ def test_no_name_becomes_active(payload: str) -> None:
 def test_nothing_took_no_time() -> None:
     bar = {"name": "a", "path": "W/a", "start": 0.0, "end": 0.0, "status": "ok", "depth": 0}
     assert "nan" not in timelines.svg([bar]) and "nan" not in timelines.svg([])
+
+
+def test_a_long_wait_is_cut_out_and_named() -> None:
+    log = Log()
+    log.start("W", "workflow")
+    log.did("W/a", after=2.0)
+    log.start("W/ask")
+    log.now += 86_400
+    log.start("W", "workflow", attempt=2)
+    log.start("W/ask", attempt=2)
+    log.end("W/ask", after=2.0)
+    bars = timelines.timeline(log.view, "W")
+    assert [(b["start"], b["end"]) for b in bars] == [(0.0, 2.0), (86_402.0, 86_404.0)]
+    svg = timelines.svg(bars)
+    assert "24 h 0 min" in svg
+    first, second = (
+        r for r in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}rect")
+        if r.get("height") == "10"
+    )  # fmt: skip
+    assert float(first.get("width", 0)) == pytest.approx(float(second.get("width", 0)), 0.01) != 3
+    assert float(second.get("x", 0)) > float(first.get("x", 0)) + float(first.get("width", 0))
