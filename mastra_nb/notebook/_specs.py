@@ -132,6 +132,24 @@ TOOL = Spec(
     '    """Send a mail."""\n    return "sent"',
 )
 
+WORKFLOW = Spec(
+    name="workflow",
+    summary="Define a workflow; its body is Python.",
+    usage=("%%workflow NAME(ARGUMENTS) [-> TYPE]",),
+    body=(
+        "NAME becomes a function: `await NAME(...)` runs it. In the body every call of a @step,\n"
+        "an agent, a workflow and `tool.run(...)` is kept: when the run goes on after a restart\n"
+        "or an answer, what has ended is not done again. The Python between the calls runs\n"
+        "again, so keep effects in steps; await now(), random(), uuid(), sleep() and suspend(question) of\n"
+        "mastra_nb.workflows for what must not change. The cell shows the outline at once."
+    ),
+    options=(),
+    examples="%%workflow digest(topic: str) -> str\n"
+    "pages = await asyncio.gather(*[fetch(u) for u in await search(topic)])\n"
+    'if not await suspend({"pages": len(pages)}, schema=bool):\n    return ""\n'
+    'return await writer(f"Sum up: {pages}")',
+)
+
 RESUME = Spec(
     name="resume",
     summary="Answer a run that waits, and let it go on.",
@@ -184,4 +202,4 @@ MASTRA = Spec(
     + f"\n    %mastra {'index ingest NAME PATH…':<32}read files and folders into an index",
 )
 
-SPECS = {spec.name: spec for spec in (AGENT, ASK, TOOL, RESUME, MASTRA)}
+SPECS = {spec.name: spec for spec in (AGENT, ASK, TOOL, WORKFLOW, RESUME, MASTRA)}

@@ -72,7 +72,7 @@ def _ago(seconds: float) -> str:
 async def workflows(host: Host) -> None:
     rows = []
     for name, workflow in host.workflows().items():
-        steps = ", ".join(_steps(workflow.outline["nodes"])) or "a body"
+        steps = ", ".join(steps_of(workflow.outline["nodes"])) or "a body"
         rows.append((name, steps, workflow.description.split("\n", 1)[0]))
     show_table(
         host, ("workflow", "steps", ""), rows,
@@ -80,14 +80,15 @@ async def workflows(host: Host) -> None:
     )  # fmt: skip
 
 
-def _steps(nodes: list[dict[str, Any]]) -> list[str]:
+def steps_of(nodes: list[dict[str, Any]]) -> list[str]:
+    """The ids of the steps of an outline, each once."""
     out: list[str] = []
     for node in nodes:
         if node["type"] in ("parallel", "branch", "loop", "foreach", "graph"):
             inner = list(node.get("nodes", ()))
             for arm in node.get("arms", ()):
                 inner += arm["nodes"] if isinstance(arm, dict) else arm
-            out += _steps(inner)
+            out += steps_of(inner)
         else:
             out.append(node["id"])
     return list(dict.fromkeys(out))
