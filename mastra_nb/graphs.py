@@ -161,6 +161,16 @@ def node_of(path: str, parent: str) -> str:
     return path[len(parent) + 1 :].partition("[")[0].partition("#")[0]
 
 
+def waited(view: View) -> set[str]:
+    """Calls that waited for an answer, and what they are in: that they began anew is no retry."""
+    out: set[str] = set()
+    for path in view.answers:
+        while path and path not in out:
+            out.add(path)
+            path = path[: max(path.rfind("/"), path.rfind("~"), 0)]
+    return out
+
+
 # --- states -------------------------------------------------------------------------------------
 
 
@@ -216,6 +226,7 @@ def _states(
     nodes: list[Node], view: View, parents: list[Span], prefix: str, out: dict[str, State]
 ) -> None:
     calls: dict[str, _Calls] = {}
+    anew = waited(view)
     decided: dict[str, list[Any]] = {}
     for parent in parents:
         for path in parent.children:
@@ -226,7 +237,7 @@ def _states(
                 continue
             if (found := calls.get(name)) is None:
                 found = calls[name] = _Calls()
-            found.add(span, path in view.answers)
+            found.add(span, path in anew)
     over = bool(parents) and all(p.status == "ok" for p in parents)
     reader = _Reader(view, parents, calls, decided, over, prefix, out)
     reader.walk(nodes, skipped=False, many="")

@@ -115,6 +115,7 @@ class _Reader:
             if message.role == "assistant":
                 self.said.setdefault(path, []).append(message)
         self.outlines = graphs.outlines(view)
+        self.waited = graphs.waited(view)
         self.extras: dict[str, list[Payload]] = {}
         for path, payload in view.items:
             self.extras.setdefault(path, []).append(payload)
@@ -245,7 +246,7 @@ class _Reader:
         if (seconds := span.seconds) is not None:
             item["seconds"] = round(seconds, 2)
         # The second attempt of a call that waited for an answer is no retry.
-        if span.attempt > 1 and span.path not in self.view.answers:
+        if span.attempt > 1 and span.path not in self.waited:
             item["attempt"] = span.attempt
         item |= self.inside(span)
         for payload in self.extras.get(span.path, ()) if span.kind == "tool" else ():

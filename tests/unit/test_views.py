@@ -635,7 +635,7 @@ def test_record_of_a_workflow() -> None:
     assert graph["states"]["sum"] == {"status": "ok", "seconds": 0.3, "done": 3, "total": 3}
     assert graph["states"]["publish/ask"] == {"status": "skipped"}
     assert [b["name"] for b in run["timeline"]] == [
-        "read", "sum", "sum", "sum", "publish", "check",
+        "read", "sum[0]", "sum[1]", "sum[2]", "publish", "check",
     ]  # fmt: skip
     assert run["output"] == {"pages": 3}
     assert [i["name"] for i in run["items"]] == ["read", "sum[0]", "sum[1]", "sum[2]", "publish"]
