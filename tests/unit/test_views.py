@@ -658,7 +658,7 @@ def test_a_workflow_shows_its_picture_then_the_answer_then_how() -> None:
     order = [
         "<img",
         "All **good**.",
-        "▸ 5 steps",
+        "<summary>5 steps",
         "<code>read</code>",
         "⏱ timeline",
         "1.3 s</small>",
@@ -666,6 +666,7 @@ def test_a_workflow_shows_its_picture_then_the_answer_then_how() -> None:
     places = [page.index(part) for part in order]
     assert places == sorted(places)
     assert page.count("<details>") == page.count("</details>")
+    assert "⚙ <code>check</code>(n=1) → fine · 0.5 s" in page
     assert "custom" not in page and "◇" not in page
 
 
@@ -689,7 +690,7 @@ def test_of_many_items_the_first_and_the_failed_are_shown() -> None:
     (more,) = [i for i in run["items"] if i["type"] == "more"]
     assert more == {"type": "more", "count": 985, "name": "sum"}
     page = views.markdown(run)
-    assert "… 985 more of sum" in page and "▸ 1,002 steps · ✗ 30 failed" in page
+    assert "… 985 more of sum" in page and "1,002 steps · ✗ 30 failed" in page
     assert len(json.dumps(views.bundle(run))) < 40_000
 
 
