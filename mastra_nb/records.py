@@ -50,7 +50,7 @@ _HIDDEN = ("value", "timer")
 _KEPT = (graphs.EVENT, "bail")
 # Kinds of calls that give a value and nothing else.
 _GIVE = ("tool", "step", "map", "ask", "event")
-_MAX_INPUT, _MAX_RESULT = 500, 1000
+_MAX_INPUT, _MAX_RESULT = 250, 600
 # Of the calls of one node so many of the first, of those that run and of those that failed.
 _FIRST, _MOVING, _FAILED = 5, 5, 10
 _SPEAK_FOR = ("handoff", "structure")

@@ -207,7 +207,7 @@ class _Doc:
         # What fits into the line of a step needs no fold: there may be many of them.
         brief = item["type"] in _BRIEF
         blocks: list[str] = []
-        if args is not None and not (brief and _fits(args)):
+        if args is not None and not (item["type"] != "tool" and _fits(args)):
             blocks += ["<small>arguments</small>", _block(args)]
         if "result" in item and brief and _fits(item["result"]):
             line[0] += f" → {escape(_args(item['result']))}"

@@ -670,6 +670,14 @@ def test_a_workflow_shows_its_picture_then_the_answer_then_how() -> None:
     assert "custom" not in page and "◇" not in page
 
 
+def test_the_answer_of_a_workflow_is_in_its_bundle_once() -> None:
+    bundle = views.bundle(views.record(ended(papers(), "All **good**.").view))
+    start, end = bundle[views.MIME]["at"]
+    utf16 = bundle["text/markdown"].encode("utf-16-le")
+    assert utf16[2 * start : 2 * end].decode("utf-16-le") == "All **good**."
+    assert "text" not in bundle[views.MIME] and "output" not in bundle[views.MIME]
+
+
 def test_a_running_workflow_names_its_running_steps() -> None:
     log = papers()
     log.start("papers/publish/ask", "step", "ask")
@@ -745,7 +753,7 @@ def test_ten_steps_are_less_than_40_kb_in_a_notebook() -> None:
         log.end(f"W/step_{i}", rows)
     log.end("W", "done")
     bundle = views.bundle(views.record(log.view))
-    assert len(json.dumps(bundle, ensure_ascii=False)) < 60_000
+    assert len(json.dumps(bundle, ensure_ascii=False)) < 40_000
     assert "svg" not in json.dumps(bundle[views.MIME])
 
 
