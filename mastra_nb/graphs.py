@@ -158,7 +158,10 @@ def _all(nodes: Any) -> Iterator[Node]:
 
 def node_of(path: str, parent: str) -> str:
     """Id of the node that the span at `path` belongs to."""
-    return path[len(parent) + 1 :].partition("[")[0].partition("#")[0]
+    name = path[len(parent) + 1 :]
+    if (at := name.find("[")) >= 0:
+        name = name[:at]
+    return name if (at := name.find("#")) < 0 else name[:at]
 
 
 def waited(view: View) -> set[str]:

@@ -25,6 +25,7 @@ _ICONS = {
     "step": "⚙", "map": "⇄",
 }  # fmt: skip
 _WORDS = {"handoff": "handed over to ", "structure": "made a "}
+_SIZE = re.compile(r' width="(\d+)[\d.]*" height="(\d+)[\d.]*"')
 _BRIEF = ("step", "map", "ask", "event")
 _LEVELS = {"debug": "·", "info": "ℹ", "warning": "⚠", "error": "✗"}
 
@@ -65,9 +66,12 @@ def outline_bundle(outline: Record) -> dict[str, Any]:
 
 
 def _image(svg: str, alt: str) -> str:
-    # An element, as some renderers of Markdown take no SVG for ![…](…).
+    # An element, as some renderers of Markdown take no SVG for ![…](…); with its size, so that
+    # what is below does not jump whenever a new picture takes its place.
     data = base64.b64encode(svg.encode()).decode()
-    return f'<img alt="{entities(alt[:200])}" src="data:image/svg+xml;base64,{data}">'
+    size = _SIZE.search(svg)
+    room = f'width="{size[1]}" height="{size[2]}" ' if size else ""
+    return f'<img alt="{entities(alt[:200])}" {room}src="data:image/svg+xml;base64,{data}">'
 
 
 def markdown(run: Record, *, hosts: frozenset[str] = NO_HOSTS) -> str:

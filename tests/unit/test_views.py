@@ -621,7 +621,9 @@ def ended(log: Log, output: Any) -> Log:
     return log
 
 
-_PICTURE = re.compile(r'<img alt="[^"]*" src="data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)">')
+_PICTURE = re.compile(
+    r'<img alt="[^"]*" width="\d+" height="\d+" src="data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)">'
+)
 
 
 def pictures(markdown: str) -> list[str]:
