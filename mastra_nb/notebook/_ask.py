@@ -33,6 +33,7 @@ from mastra_nb.notebook._specs import ASK, RESUME
 from mastra_nb.runs import Run
 from mastra_nb.schema import find_json, parse_json
 from mastra_nb.storage import RunRow
+from mastra_nb.workflow_runs import WorkflowRun
 
 _CODE = re.compile(
     r"^(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=fence)[ \t]*$",
@@ -262,7 +263,10 @@ async def prepare_resume(host: Host, line: str) -> Asked:
     given = read_answer(parsed.rest)
     waiting = await _waiting(host, parsed.words[0] if parsed.words else "")
     path = _place(waiting.run, parsed.get("at", ""))
-    resumed = waiting.run.resume(given, path=path)
+    if isinstance(waiting.run, WorkflowRun) and waiting.run.status in ("failed", "cancelled"):
+        resumed = waiting.run.retry()
+    else:
+        resumed = waiting.run.resume(given, path=path)
     named = resumed.thread if not host._is_kernel_thread(resumed.thread) else ""
     return Asked(
         run=resumed,

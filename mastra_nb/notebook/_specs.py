@@ -139,7 +139,8 @@ RESUME = Spec(
     body=(
         "RUN is an id or its beginning; without one the run that was suspended last is meant.\n"
         "Words after deny are told to the model as the reason. Without an answer a run that was\n"
-        "cut off is taken up where it was."
+        "cut off is taken up where it was, and one of a workflow that failed or was stopped is\n"
+        "tried again from there."
     ),
     options=(
         Option(
@@ -160,6 +161,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "agents": ("", "the agents of this notebook"),
     "runs": ("[all|N]", "runs of this kernel; all or N: of the store"),
     "run": ("[RUN]", "show one run; without an id the newest"),
+    "waiting": ("", "what waits for a person, in any run of the store"),
+    "workflows": ("", "the workflows of this notebook"),
+    "graph": ("[NAME|RUN]", "the picture of a workflow, or of a run of one"),
     "threads": ("", "conversations of the store"),
     "memory": ("[AGENT|THREAD|RESOURCE]", "what is remembered"),
     "index": ("[NAME [QUESTION…]]", "indexes of the store, or what one of them finds"),

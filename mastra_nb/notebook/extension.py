@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -11,6 +12,7 @@ from mastra_nb.errors import UsageError
 from mastra_nb.notebook import _ask, _commands, _complete, _define, _errors, _rewrite
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._live import say
+from mastra_nb.notebook._present import present
 from mastra_nb.notebook._progress import progress_of
 from mastra_nb.notebook._specs import SPECS
 from mastra_nb.progress import set_progress
@@ -135,6 +137,7 @@ class Magics:
         shell = self.shell
         set_ambient(self.host.services)
         set_progress(lambda: progress_of(self.host))
+        self.host.services.present = partial(present, self.host)
         _errors.install()
         for name, magic in self.fallbacks().items():
             shell.register_magic_function(magic, magic_kind="line_cell", magic_name=name)
@@ -153,6 +156,7 @@ class Magics:
         shell = self.shell
         set_ambient(None)
         set_progress(None)
+        self.host.services.present = None
         _errors.uninstall()
         for name in SPECS:
             for kind in ("line", "cell"):
