@@ -421,7 +421,9 @@ def _branch_of_tree(node: Node, pad: str, last: bool, prefix: str, states: State
     when = f" (when {node['when']})" if node.get("when") and kind != "loop" else ""
     said = _said(states.get(prefix + name)) if kind in (*_LEAVES, "workflow") else ""
     mark = f"{said}  " if said else ""
-    yield pad + corner + _line(f"{mark}{title(node)}{when}")
+    state = states.get(prefix + name) if kind in _LEAVES else None
+    why = f": {state.error}" if state is not None and state.error else ""
+    yield pad + corner + _line(f"{mark}{title(node)}{when}{why}")
     pad += below
     if kind in ("parallel", "branch"):
         parts = arms(node)
