@@ -26,8 +26,10 @@ from mastra_nb.errors import (
 )
 from mastra_nb.events import RunStatus, fold
 from mastra_nb.limits import Limits
+from mastra_nb.past import Past
 from mastra_nb.runs import Run
 from mastra_nb.services import Services, is_dead
+from mastra_nb.sources import steps_of
 from mastra_nb.storage import Pruned, Retention, RunRow, Store, Thread, read_run
 from mastra_nb.tools import ToolLike, toolset
 from mastra_nb.vectors import VectorStore
@@ -408,11 +410,11 @@ class _Elsewhere:
         self.name = name
         self.kind = kind
 
-    def error(self, run: str) -> NotResumable:
+    def error(self, run: str, steps: str = "") -> NotResumable:
         if self.kind in (Agent.kind, Workflow.kind):
             return NotResumable(
                 f'run "{run}" belongs to the {self.kind} "{self.name}", which is not here',
-                hint=f"define it: app.add({self.kind}), or run its cell; then load the run again",
+                hint=f'define "{self.name}" (run its cell, or app.add it), then go on{steps}',
             )
         return NotResumable(
             f'run "{run}" is no agent\'s: it was made by {self.kind} "{self.name}"',
@@ -428,7 +430,9 @@ class _Record(Run[Any]):
 
     def resume(self, answer: Any = ..., *, path: str | None = None) -> Run[Any]:
         assert isinstance(self.target, _Elsewhere)
-        raise self.target.error(self.id)
+        outline = Past([e for e in self.log.events if e.durable]).graphs.get(self.view.root)
+        steps = ", ".join(steps_of(outline["nodes"])) if outline is not None else ""
+        raise self.target.error(self.id, f"; its steps: {steps}" if steps else "")
 
 
 def _find(what: str, name: str, known: Mapping[str, T]) -> T:

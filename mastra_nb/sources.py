@@ -37,6 +37,20 @@ def nodes(body: Iterable[ast.stmt], names: Mapping[str, Any]) -> list[Node]:
     return reader.block(body)
 
 
+def steps_of(nodes: Iterable[Node]) -> list[str]:
+    """The ids of the steps of an outline, each once."""
+    out: list[str] = []
+    for node in nodes:
+        if node["type"] in ("parallel", "branch", "loop", "foreach", "graph"):
+            inner = list(node.get("nodes", ()))
+            for arm in node.get("arms", ()):
+                inner += arm["nodes"] if isinstance(arm, Mapping) else arm
+            out += steps_of(inner)
+        else:
+            out.append(node["id"])
+    return list(dict.fromkeys(out))
+
+
 class _Reader:
     def __init__(self, names: Mapping[str, Any]) -> None:
         self._names = names
@@ -147,7 +161,7 @@ class _Reader:
 
     def _node(self, call: ast.Call, awaited: bool) -> Iterator[Node]:
         func = call.func
-        target = self._found(func)
+        target = self._found(func) or self._names.get(_asked(call))
         if target is None and isinstance(func, ast.Attribute) and func.attr in _CALLS:
             target = self._found(func.value)
         elif getattr(target, "kind", None) == "tool":
@@ -190,6 +204,15 @@ class _Reader:
             # Of modules only: what an object computes is not asked for.
             return getattr(owner, expr.attr, None) if inspect.ismodule(owner) else None
         return None
+
+
+def _asked(call: ast.Call) -> str:
+    """The name in `%ask NAME …`, which a notebook makes `….arun("ask", "NAME …")`."""
+    given = [a.value for a in call.args if isinstance(a, ast.Constant)]
+    func = call.func
+    if not isinstance(func, ast.Attribute) or func.attr not in ("arun", "run") or len(given) < 2:
+        return ""
+    return str(given[1]).partition(" ")[0] if given[0] == "ask" else ""
 
 
 def _parallel(arms: list[list[Node]]) -> Iterator[Node]:

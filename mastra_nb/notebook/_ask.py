@@ -23,16 +23,18 @@ from mastra_nb.errors import (
     UsageError,
     close_matches,
 )
+from mastra_nb.events import Suspended
 from mastra_nb.limits import Limits
 from mastra_nb.memory.memory import Memory
 from mastra_nb.messages import Text
 from mastra_nb.models import Model, ModelRequest
 from mastra_nb.notebook import _attach, _live, _templates, _values
+from mastra_nb.notebook._errors import form
 from mastra_nb.notebook._host import Host, Waiting
 from mastra_nb.notebook._options import Parsed, is_flag, parse_cell, parse_line
 from mastra_nb.notebook._specs import ASK, RESUME
 from mastra_nb.runs import Run
-from mastra_nb.schema import find_json, parse_json
+from mastra_nb.schema import find_json, parse_json, validate
 from mastra_nb.storage import RunRow
 from mastra_nb.workflow_runs import WorkflowRun
 
@@ -190,7 +192,9 @@ def _pretty(text: str) -> str:
 
 
 async def settle(host: Host, asked: Asked, error: BaseException | None) -> None:
-    """Keep what is needed of a run that rests: who waits, and who is done with."""
+    """Keep what is needed of a run that rests: who waits, who is done with, and who broke last."""
+    if isinstance(asked.run, WorkflowRun):
+        host.broken = None
     if isinstance(error, RunSuspended):
         # The newest handle: an older one does not know what was answered meanwhile.
         now = Waiting(run=asked.run, out=asked.out, call=asked.call)
@@ -201,6 +205,8 @@ async def settle(host: Host, asked: Asked, error: BaseException | None) -> None:
             host.waiting.append(now)
         return
     host.waiting = [w for w in host.waiting if w.run.id != asked.run.id]
+    if error is not None and isinstance(asked.run, WorkflowRun) and asked.run.log.events:
+        host.broken = Waiting(run=asked.run, out=asked.out, call=asked.call)
     if asked.call and host.services.store is not None:
         await _attach.end(host.services.store, asked.call)
 
@@ -265,13 +271,21 @@ _RUN_ID = re.compile(r"r_[0-9a-zA-Z]*")
 async def prepare_resume(host: Host, line: str) -> Asked:
     host.refresh()
     parsed = parse_line(RESUME, line, is_name=lambda word: _RUN_ID.fullmatch(word) is not None)
-    given = read_answer(parsed.rest)
-    waiting = await _waiting(host, parsed.words[0] if parsed.words else "")
-    path = _place(waiting.run, parsed.get("at", ""))
-    if isinstance(waiting.run, WorkflowRun) and waiting.run.status in ("failed", "cancelled"):
-        resumed = waiting.run.retry()
+    id = parsed.words[0] if parsed.words else ""
+    waiting = await _waiting(host, id, answered=bool(parsed.rest.strip()))
+    run = waiting.run
+    path = _place(run, parsed.get("at", ""))
+    asked = run.pending.get(path) if path else next(iter(run.pending.values()), None)
+    given = read_answer(parsed.rest, asked)
+    if isinstance(run, WorkflowRun) and run.status in ("failed", "cancelled"):
+        if given is not ...:
+            raise NotResumable(
+                f'run "{run.id}" asks nothing: it is {run.status}',
+                hint=f"%resume {run.id} without an answer tries again from there",
+            )
+        resumed = run.retry()
     else:
-        resumed = waiting.run.resume(given, path=path)
+        resumed = run.resume(given, path=path)
     named = resumed.thread if not host._is_kernel_thread(resumed.thread) else ""
     return Asked(
         run=resumed,
@@ -281,35 +295,76 @@ async def prepare_resume(host: Host, line: str) -> Asked:
     )
 
 
-def read_answer(text: str) -> Any:
-    """`approve`, `deny` with an optional reason, a JSON value; ... for none. Raises UsageError."""
+def read_answer(text: str, asked: Suspended | None = None) -> Any:
+    """The answer to `asked`: a JSON value, text where a text is asked for, `approve`, or `deny`
+    with an optional reason; ... for none. Raises UsageError.
+    """
     text = text.strip()
     if not text:
         return ...
-    word, _, rest = text.partition(" ")
-    if word == "approve" and not rest:
-        return {"approved": True}
-    if word == "deny":
-        return {"approved": False} | ({"reason": rest.strip()} if rest.strip() else {})
+    schema = (asked.schema if asked is not None else None) or {}
     try:
-        return parse_json(text)
+        value = parse_json(text)
     except SchemaError:
-        raise UsageError(
-            f'"{text}" is no answer', hint="%resume [RUN] approve, deny, or a JSON value"
-        ) from None
+        value = ...
+    if value is not ... and _fits(value, schema):
+        return value
+    if schema and _fits(text, schema):
+        return text
+    if value is not ...:
+        return value  # that it does not fit is said by the run
+    word, _, rest = text.partition(" ")
+    if word == "deny" or text == "approve":
+        if (
+            asked is None
+            or asked.reason == "approval"
+            or "approved" in schema.get("properties", {})
+        ):
+            why = {"reason": rest.strip()} if rest.strip() else {}
+            return {"approved": word == "approve"} | why
+        # A mapping that says no would be true in the body's `if`.
+        if not rest:
+            return word == "approve"
+    raise UsageError(f'"{text}" is no answer', hint=f"%resume [RUN] {form(asked)}")
 
 
-async def _waiting(host: Host, id: str) -> Waiting:
+def _fits(value: Any, schema: dict[str, Any]) -> bool:
+    try:
+        validate(value, schema)
+    except SchemaError:
+        return False
+    return True
+
+
+async def _waiting(host: Host, id: str, *, answered: bool) -> Waiting:
+    """The run that is meant; without an id and an answer also one that failed or was stopped."""
+    broken = host.broken
+    if broken is not None and broken.run.id.startswith(id) and (id or not answered):
+        return await _current(host, broken)
     for waiting in reversed(host.waiting):
         if waiting.run.id.startswith(id):
-            return waiting
+            return await _current(host, waiting)
     if not id:
         store = host.services.store
         rows = await store.find_runs(status="suspended", limit=1) if store is not None else []
         if not rows:
-            raise NotResumable("no run waits for an answer", hint="%mastra runs lists the runs")
+            again = f'%resume without an answer tries "{broken.run.name}" again' if broken else ""
+            raise NotResumable(
+                "no run waits for an answer", hint=again or "%mastra runs lists the runs"
+            )
         id = rows[0].id
     return Waiting(run=await host.load_run(id), out="", call="")
+
+
+async def _current(host: Host, waiting: Waiting) -> Waiting:
+    """With the workflow as it is defined now: its cell may have run again since."""
+    run = waiting.run
+    now = host.workflow_named(run.name) if isinstance(run, WorkflowRun) else None
+    if now is None or now is run.target or host.services.store is None:
+        return waiting
+    log = run.log
+    loaded = await host.load_run(run.id, deps=log.deps, limits=log.meter.limits)
+    return msgspec.structs.replace(waiting, run=loaded)
 
 
 def _place(run: Run[Any], at: str) -> str | None:

@@ -20,6 +20,7 @@ from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._options import words_of
 from mastra_nb.notebook._specs import COMMANDS, MASTRA
 from mastra_nb.notebook._tables import show_table
+from mastra_nb.records import json_text
 
 
 async def run(host: Host, line: str) -> Any:
@@ -154,7 +155,7 @@ async def _runs(host: Host, arg: str = "") -> None:
         if view.root
     ]
     show_table(
-        host, ("run", "agent", "status", "question", "tokens", "cost"), rows[-50:],
+        host, ("run", "of", "status", "input", "tokens", "cost"), rows[-50:],
         "no runs in this kernel yet; %mastra runs all lists the store",
     )  # fmt: skip
 
@@ -170,20 +171,27 @@ async def _stored_runs(host: Host, arg: str) -> None:
             row.id,
             row.name,
             row.status,
-            row.input if isinstance(row.input, str) else "…",
+            row.input if isinstance(row.input, str) else _given(row.input),
             row.thread or "",
             time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created)),
         )
         for row in found
     ]
     show_table(
-        host, ("run", "agent", "status", "question", "thread", "when"), rows,
+        host, ("run", "of", "status", "input", "thread", "when"), rows,
         "no runs in the store yet",
     )  # fmt: skip
 
 
 def _question(view: View) -> str:
+    root = view.spans[view.root]
+    if root.kind != "agent":
+        return _given(root.input)
     return next((m.text for _, _, m in view.messages if m.role == "user"), "")
+
+
+def _given(input: Any) -> str:
+    return "" if input is None else json_text(input)
 
 
 def _used(usage: Usage) -> tuple[str, str]:

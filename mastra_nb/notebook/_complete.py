@@ -60,12 +60,14 @@ def _in_line(
     option = next((o for o in valued if last and last in (o.long, o.short)), None)
     if option is not None:
         head, comma, tail = fragment.rpartition(",")
-        values = _starting(tail, _values_of(host, option))
+        known = _places(host, before) if option.complete == "place" else _values_of(host, option)
+        values = _starting(tail, known)
         return fragment, [f"{head}{comma}{v}" for v in values]
     if spec.name == "ask" and not [w for w in before if not w.startswith("-")]:
         return fragment, _starting(fragment, sorted(host.agents()))
     if spec.name == "resume":
-        ids = [w.run.id for w in host.waiting]
+        given = [word for word in before if word.startswith("r_")]
+        ids = [] if given else _resumable(host)
         return fragment, _starting(fragment, [*ids, "approve", "deny"])
     return None
 
@@ -93,6 +95,24 @@ def _in_mastra(host: Host, before: list[str], fragment: str) -> tuple[str, list[
         "graph": [*host.workflows(), *host.views],
     }.get(before[0], [])
     return fragment, _starting(fragment, known)
+
+
+def _resumable(host: Host) -> list[str]:
+    """Ids of the runs that wait, in any kernel, and of the one that broke in this one."""
+    store = host.services.store
+    waiting = portal.run(store.find_runs(status="suspended", limit=20)) if store is not None else []
+    own = [w.run.id for w in (*([host.broken] if host.broken else []), *host.waiting)]
+    return [*own, *(row.id for row in waiting)]
+
+
+def _places(host: Host, before: list[str]) -> list[str]:
+    """Where the run waits that the line names, or the one that would be meant."""
+    named = next((word for word in before if word.startswith("r_")), "")
+    found = portal.run(host.app.find_waiting(limit=20))
+    run = named or (host.waiting[-1].run.id if host.waiting else found[0].run if found else "")
+    paths = [each.path.rpartition("/")[2] for each in found if each.run.startswith(run)]
+    names = [path.partition("[")[0].partition("#")[0] for path in paths]
+    return [n if names.count(n) == 1 else p for n, p in zip(names, paths, strict=True)]
 
 
 def _paths(fragment: str) -> list[str]:

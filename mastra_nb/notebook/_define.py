@@ -1,4 +1,4 @@
-"""%%agent and %%tool: what a cell defines."""
+"""%%agent, %%tool and %%workflow: what a cell defines."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import yaml
 from mastra_nb import views
 from mastra_nb.agents import Agent
 from mastra_nb.errors import UsageError
-from mastra_nb.notebook import _front, _kept, _live, _values, _workflows
+from mastra_nb.notebook import _front, _kept, _live, _values
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._options import Parsed, from_mapping, parse_cell
 from mastra_nb.notebook._rewrite import signature
 from mastra_nb.notebook._specs import AGENT, TOOL, WORKFLOW
+from mastra_nb.sources import steps_of
 from mastra_nb.tools import Tool
 from mastra_nb.workflows import Workflow, workflow
 
@@ -192,7 +193,7 @@ def workflow_begin(line: str, body: str) -> None:
 def workflow_end(host: Host, fn: Callable[..., Any]) -> Workflow[Any]:
     """The workflow whose body is `fn`; the cell shows its outline."""
     made: Workflow[Any] = host.app.add(workflow(fn))
-    calls = _workflows.steps_of(made.outline["nodes"])
+    calls = steps_of(made.outline["nodes"])
     about = ", ".join(calls) or "no durable call in its source"
     _live.say(f"{made.name}{inspect.signature(fn)} · {about}")
     if calls and host.in_kernel:

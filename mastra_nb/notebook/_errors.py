@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from mastra_nb.config import redact
 from mastra_nb.errors import MastraError, RunSuspended, Stopped
+from mastra_nb.events import Suspended
 
 # No colour: front ends draw this on pink or red, where none is readable in every theme.
 _BOLD, _OFF = "\x1b[1m", "\x1b[0m"
@@ -27,19 +29,41 @@ def lines(error: MastraError) -> list[str]:
     if isinstance(error, RunSuspended):
         id = getattr(error.run, "id", error.run)
         head = f"{_BOLD}⏸ suspended{_OFF} {id} · {message.rpartition(' waits: ')[2]}"
-        return [f"{head} · %resume {id} {_answer(error)}"]
+        first, *more = resumes(id, getattr(error.run, "pending", {}))
+        also = f" · {len(more)} more: %mastra waiting" if more else ""
+        return [f"{head} · {first}{also}"]
     out = [f"{_BOLD}{type(error).__name__}{_OFF}: {message}"]
     if hint:
         out.append(f"  → {hint}")
     return out
 
 
-def _answer(error: RunSuspended) -> str:
-    pending = getattr(error.run, "pending", {})
-    if len(pending) > 1:
-        return "--at PLACE …; %mastra waiting lists them"
-    asked = next(iter(pending.values()), None)
-    return "approve" if asked is None or asked.reason == "approval" else "{…}"
+def resumes(run: str, pending: Mapping[str, Suspended]) -> list[str]:
+    """How to answer each of what a run waits for; where there are several, by its place."""
+    lasts = [path.rpartition("/")[2] for path in pending]
+    names = [last.partition("[")[0].partition("#")[0] for last in lasts]
+    out = []
+    for path, last, name in zip(pending, lasts, names, strict=True):
+        place = name if names.count(name) == 1 else last if lasts.count(last) == 1 else path
+        at = f" --at {place}" if len(pending) > 1 else ""
+        out.append(f"%resume {run}{at} {form(pending[path])}")
+    return out or [f"%resume {run} approve"]
+
+
+def form(asked: Suspended | None) -> str:
+    """The shape of the answer, for somebody to fill in."""
+    if asked is None:
+        return "approve, deny, or a JSON value"
+    schema = asked.schema or {}
+    if asked.reason == "approval" or not schema:
+        return "approve" if asked.reason == "approval" else "{…}"
+    if "enum" in schema:
+        return "|".join(str(value) for value in schema["enum"][:4])
+    if schema.get("type") == "object":
+        fields = schema.get("properties", {})
+        return "{" + ", ".join(f'"{name}": …' for name in fields) + "}"
+    known = {"boolean": "true|false", "string": "TEXT", "integer": "NUMBER", "number": "NUMBER"}
+    return known.get(str(schema.get("type")), "{…}")
 
 
 def _render_traceback_(self: MastraError) -> list[str]:

@@ -55,6 +55,8 @@ class Host:
         self.warning = ""
         self.calls = CellCalls()
         self.waiting: list[Waiting] = []
+        # The workflow's run that failed or was stopped, if nothing came of a later one.
+        self.broken: Waiting | None = None
         self.views: dict[str, View] = {}
         self.spent: dict[str, Usage] = {}
         self._models: dict[tuple[str, str], str] = {}
@@ -179,6 +181,11 @@ class Host:
         mine = {n: user[n] for n in variables(user) if isinstance(user[n], Workflow)}
         return {**self.app.workflows, **mine}
 
+    def workflow_named(self, name: str) -> Workflow[Any] | None:
+        """As it is defined now."""
+        found = [w for w in self.workflows().values() if w.name == name]
+        return found[-1] if found else None
+
     @property
     def assistant(self) -> Agent[Any]:
         """Who is asked while there is no default: the notebook's model, without instructions."""
@@ -186,18 +193,16 @@ class Host:
             self._assistant = Agent(name="assistant", services=self.services)
         return self._assistant
 
-    async def load_run(self, id: str) -> Run[Any]:
-        """A stored run by the beginning of its id, driven by the agent of its name.
+    async def load_run(self, id: str, **options: Any) -> Run[Any]:
+        """A stored run by the beginning of its id, driven by the agent or workflow of its name as
+        it is defined now.
 
         Raises NotFound for an unknown run.
         """
-        known = {agent.name: agent for agent in self.agents().values()}
-        for name, agent in known.items():
-            self.app.agents.setdefault(name, agent)
-        for workflow in self.workflows().values():
-            self.app.workflows.setdefault(workflow.name, workflow)
+        self.app.agents.update({agent.name: agent for agent in self.agents().values()})
+        self.app.workflows.update({made.name: made for made in self.workflows().values()})
         self.app.agents.setdefault("assistant", self.assistant)
-        return await self.app.get_run(id)
+        return await self.app.get_run(id, **options)
 
     # Threads
 

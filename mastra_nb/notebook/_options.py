@@ -26,7 +26,9 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     metavar: str = ""
     kind: Literal["text", "list", "number", "choice"] = "text"
     choices: tuple[str, ...] = ()
-    complete: Literal["", "model", "tool", "type", "thread", "variable", "memory", "embedder"] = ""
+    complete: Literal[
+        "", "model", "tool", "type", "thread", "variable", "memory", "embedder", "place"
+    ] = ""
     implied: str = ""
     pattern: str = ""
 

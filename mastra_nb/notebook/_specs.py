@@ -155,14 +155,16 @@ RESUME = Spec(
     summary="Answer a run that waits, and let it go on.",
     usage=("%resume [RUN] approve|deny|{json}",),
     body=(
-        "RUN is an id or its beginning; without one the run that was suspended last is meant.\n"
-        "Words after deny are told to the model as the reason. Without an answer a run that was\n"
-        "cut off is taken up where it was, and one of a workflow that failed or was stopped is\n"
-        "tried again from there."
+        "RUN is an id or its beginning; without one the run that was suspended last is meant, and\n"
+        "without an answer a workflow's run that failed or was stopped after it. approve and deny\n"
+        "answer a tool's approval and a question of yes or no; words after deny are told to the\n"
+        "model as the reason. Where a text is asked for it needs no quotes. Without an answer a\n"
+        "run that was cut off is taken up where it was, and one of a workflow that failed or was\n"
+        "stopped is tried again from there."
     ),
     options=(
         Option(
-            name="at", metavar="PLACE",
+            name="at", metavar="PLACE", complete="place",
             help="which of several waiting calls is answered: a tool's name or a path",
         ),
         Option(

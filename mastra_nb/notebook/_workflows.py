@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from mastra_nb import views
 from mastra_nb.app import Waiting
 from mastra_nb.errors import NotFound, close_matches
+from mastra_nb.events import Suspended
 from mastra_nb.graphs import text as tree
 from mastra_nb.notebook import _live
-from mastra_nb.notebook._errors import plain
+from mastra_nb.notebook._errors import plain, resumes
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._tables import show_table
 from mastra_nb.records import json_text
+from mastra_nb.sources import steps_of
 
 
 async def waiting(host: Host) -> None:
     found = await host.app.find_waiting()
     now = host.services.now()
-    rows = [
-        (
-            each.run,
-            each.name,
-            each.path.rpartition("/")[2],
-            _asked(each),
-            _ago(now - each.since),
-            _answer(each),
+    asked: dict[str, dict[str, Suspended]] = {}
+    for each in found:
+        asked.setdefault(each.run, {})[each.path] = Suspended(
+            path=each.path, reason=each.reason, schema=each.schema
         )
+    answers = {
+        (run, path): answer
+        for run, pending in asked.items()
+        for path, answer in zip(pending, resumes(run, pending), strict=True)
+    }
+    rows = [
+        (each.name, _asked(each), _ago(now - each.since), answers[each.run, each.path])
         for each in found
     ]
     show_table(
-        host, ("run", "of", "where", "what is asked", "since", "answer with"), rows,
+        host, ("of", "what is asked", "since", "answer with"), rows,
         "nothing waits for a person", widest=120,
     )  # fmt: skip
 
@@ -45,21 +49,6 @@ def _asked(each: Waiting) -> str:
         until = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.deadline))
         left = f" · until {until}"
     return f"{each.reason}: {said}{left}" if said else f"{each.reason}{left}"
-
-
-def _answer(each: Waiting) -> str:
-    at = f" --at {each.path.rpartition('/')[2]}"
-    answer = "approve" if each.reason == "approval" else _form(each.schema)
-    return f"%resume {each.run}{at} {answer}"
-
-
-def _form(schema: dict[str, Any] | None) -> str:
-    """The shape of the answer, for somebody to fill in."""
-    kind = (schema or {}).get("type")
-    if kind == "object":
-        fields = (schema or {}).get("properties", {})
-        return "{" + ", ".join(f'"{name}": …' for name in fields) + "}"
-    return {"boolean": "true", "string": '"…"', "integer": "1", "number": "1"}.get(str(kind), "{…}")
 
 
 def _ago(seconds: float) -> str:
@@ -80,20 +69,6 @@ async def workflows(host: Host) -> None:
     )  # fmt: skip
 
 
-def steps_of(nodes: list[dict[str, Any]]) -> list[str]:
-    """The ids of the steps of an outline, each once."""
-    out: list[str] = []
-    for node in nodes:
-        if node["type"] in ("parallel", "branch", "loop", "foreach", "graph"):
-            inner = list(node.get("nodes", ()))
-            for arm in node.get("arms", ()):
-                inner += arm["nodes"] if isinstance(arm, dict) else arm
-            out += steps_of(inner)
-        else:
-            out.append(node["id"])
-    return list(dict.fromkeys(out))
-
-
 async def graph(host: Host, arg: str = "") -> None:
     """Of a workflow, or of a run as it has come to be; without a name of the newest run."""
     known = host.workflows()
@@ -107,7 +82,8 @@ async def graph(host: Host, arg: str = "") -> None:
     id = arg or _newest(host)
     if not id:
         raise NotFound(
-            "no workflow has run in this kernel", hint=close_matches("", known) or "%mastra help"
+            "no workflow has run in this kernel",
+            hint=f"%mastra graph {next(iter(known), 'RUN')}; %mastra runs all lists the runs",
         )
     try:
         run = await host.load_run(id)
