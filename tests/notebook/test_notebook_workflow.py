@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.notebook.conftest import MIME, SCRIPTED, Kernel, Output, Start
+from tests.notebook.conftest import SCRIPTED, Kernel, Output
 
 GRAPH = "application/vnd.mastra.workflow.v1+json"
 
@@ -200,3 +199,275 @@ def test_a_question_without_a_form_takes_yes_and_no_as_such(kernel: Kernel) -> N
     kernel.run("await careful()")
     assert kernel.run("%resume perhaps").ename == "UsageError"
     assert only(kernel.ok('%resume {"approved": true}'))["text/plain"] == "careful: sent"
+
+
+# What breaks
+
+
+def test_the_traceback_of_a_step_is_the_users(kernel: Kernel) -> None:
+    kernel.ok("%%workflow breaks(n: int) -> float\na = await fetch(n)\n\nreturn await broken(a)")
+    out = kernel.run("await breaks(4)")
+    assert out.ename == "ZeroDivisionError"
+    files = re.findall(r"^(File \S+?/(\w+)\.py|Cell In\[\d+\]):?\d*,", out.error, re.MULTILINE)
+    assert len([name for _, name in files if name]) <= 2
+    assert "----> 4     return await broken(a)" in out.error, "line n of the body is line n of it"
+    assert "return x / (x - works)" in out.error
+    assert out.error.splitlines()[-1].startswith("%resume r_")
+    assert only(out)["text/plain"] == "✗ breaks: ZeroDivisionError: division by zero"
+
+
+def test_resume_alone_goes_on_with_the_run_that_broke(kernel: Kernel) -> None:
+    kernel.ok("%%workflow mended(n: int) -> float\na = await fetch(n)\nreturn await broken(a)")
+    id = run_id(kernel.run("await mended(4)"))
+    refused = kernel.run("%resume approve")
+    assert '%resume without an answer tries "mended" again' in refused.error
+    refused = kernel.run(f"%resume {id} approve")
+    assert refused.head == f'NotResumable: run "{id}" asks nothing: it is failed'
+    kernel.ok("works = 4")
+    assert only(kernel.ok("%resume"))["text/plain"] == "mended: 5"
+    kernel.ok("works = 5")
+    assert trace(kernel) == ["fetch 4", "broken 5", "broken 5"]
+    assert "no run waits" in kernel.run("%resume").head
+
+
+def test_what_is_defined_anew_is_what_goes_on(kernel: Kernel) -> None:
+    """A cell is mended and run again, then the run goes on: with the code that is there now."""
+    source = "%%workflow {}(n: int) -> str\na = await fetch(n)\n{}return f'{}'"
+    kernel.ok(source.format("edited", "raise KeyError('no')\n", "old"))
+    kernel.run("await edited(1)")
+    kernel.ok(source.format("edited", "ok = await suspend('Go?', schema=bool)\n", "not yet {ok}"))
+    kernel.run("%resume")
+    kernel.ok(source.format("edited", "ok = await suspend('Go?', schema=bool)\n", "new {ok}"))
+    assert only(kernel.ok("%resume true"))["text/plain"] == "edited: new True"
+    assert trace(kernel) == ["fetch 1"]
+
+    built = "built = Workflow(name='built').then(fetch).map(lambda x: {}, id='made')"
+    kernel.ok(built.format("1 / 0"))
+    id = run_id(kernel.run("await built.run(1)"))
+    kernel.ok(built.format("x * 100"))
+    assert only(kernel.ok(f"%resume {id}"))["text/plain"] == "built: 200"
+
+
+def test_an_interrupt_stops_it_and_resume_does_what_is_left(kernel: Kernel) -> None:
+    kernel.ok("seconds = 0.7")
+    id = kernel.start("await twice(3)")
+    time.sleep(1.0)
+    began = time.monotonic()
+    kernel.manager.interrupt_kernel()
+    out = kernel.finish(id)
+    assert time.monotonic() - began < 1.0
+    run = run_id(out)
+    assert out.error == f"■ stopped · %resume {run} goes on where it was"
+    assert only(out)["text/plain"] == "■ stopped: twice"
+    kernel.ok("seconds = 0.1")
+    assert kernel.complete("%resume r_")[0] == run
+    assert only(kernel.ok("%resume"))["text/plain"] == "twice: 12"
+    assert trace(kernel) == ["slow 3", "done 3", "slow 6", "slow 6", "done 6"]
+    again = kernel.start("await twice(3)")
+    assert kernel.finish(again).result == "12"
+    assert trace(kernel) == ["slow 3", "done 3", "slow 6", "done 6"], "a new run of its cell"
+
+
+NEWCOMER = {
+    "no name": ("%%workflow\nreturn 1", "%%workflow needs a name", "usage: %%workflow NAME"),
+    "no identifier": ("%%workflow 3x\nreturn 1", '"3x" is no signature', "usage: %%workflow"),
+    "open bracket": ("%%workflow x(a\nreturn 1", '"x(a" is no signature', "usage: %%workflow"),
+    "no body": ("%%workflow x(a)\n# later\n", "the workflow has no body", "write what it does"),
+    "yields": ("%%workflow x(a)\nyield a", '"x" yields', "returns"),
+    "no Python": ("%%workflow x(a)\nreturn (", "'(' was never closed", "Cell In"),
+    "one line": ("%workflow x(a)", "%workflow has no cell", "%%workflow"),
+    "an option": ("%%workflow -m x\nreturn 1", '"-m x" is no signature', "usage: %%workflow"),
+}
+
+
+@pytest.mark.parametrize(("source", "said", "hint"), NEWCOMER.values(), ids=NEWCOMER)
+def test_what_a_newcomer_writes_is_answered_in_a_line(
+    kernel: Kernel, source: str, said: str, hint: str
+) -> None:
+    out = kernel.run(source)
+    assert said in out.error
+    assert hint in out.error
+    assert "Traceback" not in out.error
+
+
+CALLS = {
+    "too many": ("await twice(1, 2)", '"twice" does not take 2 arguments'),
+    "too few": ("await twice()", '"twice" needs "n"'),
+    "wrong type": ("await twice('x')", 'the input of workflow "twice" does not fit'),
+    "not awaited": ("await forgets(1)", 'the call of "fetch" in "forgets" was never awaited'),
+}
+
+
+@pytest.mark.parametrize(("source", "said"), CALLS.values(), ids=CALLS)
+def test_a_wrong_call_is_answered_in_a_line(kernel: Kernel, source: str, said: str) -> None:
+    kernel.ok("%%workflow forgets(n)\nfetch(n)\nreturn 1")
+    out = kernel.run(source)
+    assert said in out.head
+    assert len(out.error.splitlines()) <= 2
+
+
+# What a body may hold
+
+
+BODY = '''%%workflow letter(name: str) -> dict
+"Asks and keeps."
+city = name.upper()
+text = """one
+  two {braces}
+three"""
+many = f"""{city}:
+{text}"""
+first = %ask writer Write about {{ city }}.
+at, by, id = await now(), await random(), await uuid()
+ok = await suspend("More?", schema=bool)
+kept = [at.isoformat(), by, id]
+return {"first": first, "many": many, "kept": kept}'''
+
+
+def test_magics_texts_and_journaled_values_in_a_body(kernel: Kernel) -> None:
+    kernel.ok(
+        'model = ScriptedModel("Dear OSLO.", "Never asked.")\n'
+        'writer = Agent(name="writer", model=model)'
+    )
+    out = kernel.ok(BODY)
+    assert "· writer, suspend" in out.text
+    out = kernel.run("await letter('Oslo')")
+    assert out.ename == "RunSuspended"
+    assert "Dear OSLO." not in str(only(out)["text/plain"])
+    done = kernel.ok("%resume approve")
+    assert len(done.shown) == 1
+    assert kernel.ok("[m.text for r in model.requests for m in r.messages]").result == (
+        "['Write about OSLO.']"
+    ), "asked once, with the value of the body"
+    value = str(only(done)["text/plain"])
+    assert value.startswith('letter: {"first":"Dear OSLO.",')
+    assert r'"many":"OSLO:\none\n two {braces}\nthree"' in value
+
+
+def test_a_workflow_of_a_module_is_shown_and_found(kernel: Kernel) -> None:
+    (kernel.cwd / "plans.py").write_text(
+        "from mastra_nb.workflows import Workflow, step\n\n"
+        "@step\ndef add(x: int) -> int:\n    return x + 1\n\n"
+        'plan = Workflow(name="plan", description="Adds.").then(add)\n'
+    )
+    kernel.ok("from plans import plan")
+    assert only(kernel.ok("plan.outline\n%mastra graph plan"))["text/plain"] == "plan\n└─ add"
+    assert kernel.ok("await plan.run(1)").result == "2"
+    rows = {row[0]: row[1:] for row in table(kernel.ok("%mastra workflows"))}
+    assert rows["plan"] == ["add", "Adds."]
+    assert rows["publish"] == ["fetch, suspend, slow", "Fetch, ask, double."]
+
+
+# Looking
+
+
+def test_runs_and_graphs_are_listed(kernel: Kernel) -> None:
+    kernel.ok("await twice(20)")
+    row = table(kernel.ok("%mastra runs"))[-1]
+    assert row[1:] == ["twice", "done", "20"]
+    stored = table(kernel.ok("%mastra runs 1"))[0]
+    assert stored[1:4] == ["twice", "done", "20"]
+    assert only(kernel.ok("%mastra graph"))["text/plain"] == "twice: 80"
+    assert only(kernel.ok(f"%mastra graph {stored[0]}"))["text/plain"] == "twice: 80"
+    assert str(only(kernel.ok("%mastra graph twice"))["text/plain"]).startswith("twice\n└─ for")
+    unknown = kernel.run("%mastra graph twise")
+    assert '"twise"' in unknown.head
+    assert "twice" in unknown.error.splitlines()[1]
+    assert {"twice", "publish"} <= set(kernel.complete("%mastra graph "))
+    assert kernel.complete("%mastra w") == ["waiting", "workflows"]
+    assert kernel.complete("%%workf") == ["%%workflow"]
+
+
+def test_the_extension_goes_and_comes_back(kernel: Kernel) -> None:
+    kernel.ok("%unload_ext mastra_nb")
+    out = kernel.ok("await twice(1)")
+    assert (out.result, out.shown) == ("4", [])
+    kernel.ok(LOAD)
+    assert len(kernel.ok("await twice(1)").shown) == 1
+    assert kernel.run("await publish(30)").ename == "RunSuspended"
+    kernel.ok("%resume deny")
+
+
+# A kernel that dies
+
+
+@pytest.fixture(scope="module")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    kernel = Kernel(tmp_path_factory.mktemp("mortal"), {})
+    kernel.ok(LOAD)
+    yield kernel
+    kernel.close()
+
+
+def define(kernel: Kernel, *cells: str) -> None:
+    for cell in (STEPS, *cells):
+        kernel.ok(cell)
+
+
+def die(kernel: Kernel) -> None:
+    """SIGKILL, and a new kernel of the same notebook."""
+    kernel.restart()
+    kernel.ok(LOAD)
+
+
+def test_a_killed_kernel_loses_nothing_that_had_ended(mortal: Kernel) -> None:
+    define(mortal, TWICE)
+    mortal.ok("seconds = 0.6")
+    mortal.start("await twice(3)")
+    deadline = time.monotonic() + 10
+    path = mortal.cwd / "trace.txt"
+    while not path.exists() or "slow 6" not in path.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    die(mortal)
+    define(mortal, TWICE)
+    out = mortal.ok("await twice(3)")
+    assert out.result == "12"
+    assert len(out.shown) == 1
+    assert trace(mortal) == ["slow 3", "done 3", "slow 6", "slow 6", "done 6"]
+    rows = table(mortal.ok("%mastra runs all"))
+    assert [row[1:3] for row in rows] == [["twice", "done"]], "it was one run"
+
+
+def test_a_suspended_run_waits_for_a_fresh_kernel(mortal: Kernel) -> None:
+    define(mortal, PAIR)
+    id = run_id(mortal.run("await pair(1)"))
+    die(mortal)
+    refused = mortal.run("%resume --at first true").error.splitlines()
+    assert refused == [
+        f'NotResumable: run "{id}" belongs to the workflow "pair", which is not here',
+        '  → define "pair" (run its cell, or app.add it), then go on; '
+        "its steps: fetch, first, second",
+    ]
+    assert mortal.complete("%resume r_") == [id]
+    for look in (f"%mastra run {id[:6]}", f"%mastra graph {id}"):
+        shown = only(mortal.ok(look))
+        assert "data:image/svg+xml;base64," in str(shown["text/markdown"]), "from the journal"
+        assert str(shown["text/plain"]).startswith("⏸ suspended: pair")
+    define(mortal, PAIR)
+    assert run_id(mortal.run("await pair(1)")) == id, "its cell takes it up"
+    mortal.run("%resume --at first true")
+    assert only(mortal.ok(f"%resume {id} Because."))["text/plain"] == 'pair: [true,"Because."]'
+    assert trace(mortal) == ["fetch 1"]
+
+
+def test_a_failed_run_is_tried_again_by_a_fresh_kernel(mortal: Kernel) -> None:
+    fails = "%%workflow fails(n: int) -> float\na = await fetch(n)\nreturn await broken(a)"
+    define(mortal, fails)
+    id = run_id(mortal.run("await fails(4)"))
+    die(mortal)
+    define(mortal, fails, "works = 0")
+    assert only(mortal.ok(f"%resume {id}"))["text/plain"] == "fails: 1"
+    assert trace(mortal) == ["fetch 4", "broken 5", "broken 5"]
+
+
+def test_a_body_that_makes_other_calls_is_refused(mortal: Kernel) -> None:
+    source = "%%workflow other(n: int) -> bool\na = await {}(n)\nreturn await suspend('Go?')"
+    define(mortal, source.format("fetch"))
+    mortal.run("await other(1)")
+    die(mortal)
+    define(mortal, source.format("slow"))
+    out = mortal.run("%resume approve")
+    assert out.ename == "ReplayMismatch"
+    assert '"fetch' in out.head
+    assert len(out.error.splitlines()) == 2
