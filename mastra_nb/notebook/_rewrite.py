@@ -151,10 +151,11 @@ def signature(line: str) -> tuple[str, str] | None:
         return None
     text = f"{match['name']}{match['args'] or '()'}{match['type'] or ''}"
     try:
-        ast.parse(f"async def {text}: pass")
-    except SyntaxError:
+        (made,) = ast.parse(f"async def {text}: pass").body
+    except (SyntaxError, ValueError):
         return None
-    return match["name"], text
+    alone = isinstance(made, ast.AsyncFunctionDef) and isinstance(made.body[0], ast.Pass)
+    return (match["name"], text) if alone else None
 
 
 _SIGNATURE = re.compile(

@@ -94,6 +94,7 @@ async def repeats(xs):
         await fetch(x)
     while await double(1):
         x = [await writer(str(y)) for y in xs]
+        break
     else:
         await inner(1)
     for _ in xs:
