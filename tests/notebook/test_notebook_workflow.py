@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
-from tests.notebook.conftest import SCRIPTED, Kernel, Output
+from tests.notebook.conftest import MIME, ROOT, SCRIPTED, Kernel, Output
 
 GRAPH = "application/vnd.mastra.workflow.v1+json"
 
@@ -386,6 +392,50 @@ def test_the_extension_goes_and_comes_back(kernel: Kernel) -> None:
     assert len(kernel.ok("await twice(1)").shown) == 1
     assert kernel.run("await publish(30)").ename == "RunSuspended"
     kernel.ok("%resume deny")
+
+
+# Saved
+
+
+SAVED = [LOAD, STEPS, TWICE, "await twice(3)", "await asyncio.gather(twice(1), twice(2))"]
+
+
+def executed(path: Path) -> Any:
+    cells = [nbformat.v4.new_code_cell(source, id=f"c{n}") for n, source in enumerate(SAVED)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    NotebookClient(notebook, resources={"metadata": {"path": str(path)}}, timeout=60).execute()
+    nbformat.validate(notebook)
+    return notebook
+
+
+def saved(notebook: Any) -> list[str]:
+    """The outputs of its cells apart from durations, also those in the pictures."""
+
+    def picture(found: re.Match[str]) -> str:
+        return base64.b64decode(found[1]).decode()
+
+    texts = [json.dumps(cell.outputs, sort_keys=True) for cell in notebook.cells]
+    texts = [re.sub(r"data:image/svg\+xml;base64,([\w+/=]+)", picture, text) for text in texts]
+    texts = [re.sub(r"\d+(\.|&#46;)?\d* ?m?s\b", "- s", text) for text in texts]
+    return [re.sub(r'"(seconds|at|bars?)": (\[[^]]*\]|[\d.]+)', r'"\1": -', t) for t in texts]
+
+
+def test_a_saved_notebook_shows_the_runs_and_does_not_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    first, second = executed(tmp_path), executed(tmp_path)
+    assert saved(first) == saved(second)
+    outline, run, both = (cell.outputs for cell in first.cells[2:])
+    assert [o.output_type for o in outline] == ["stream", "display_data"]
+    assert [o.output_type for o in run] == ["display_data", "execute_result"]
+    assert [o.output_type for o in both] == ["display_data"] * 2 + ["execute_result"]
+    for shown in (outline[1], run[0], *both[:2]):
+        assert "data:image/svg+xml;base64," in shown.data["text/markdown"]
+    assert run[0].data[MIME]["status"] == "done"
+    assert not re.search(r"r_[0-9a-f]{6}", json.dumps(first.cells[2:]))
 
 
 # A kernel that dies
