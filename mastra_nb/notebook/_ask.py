@@ -7,6 +7,8 @@ import json
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -16,10 +18,12 @@ from mastra_nb._escape import fence
 from mastra_nb.agents import Agent
 from mastra_nb.context import current
 from mastra_nb.errors import (
+    MastraError,
     NotFound,
     NotResumable,
     RunSuspended,
     SchemaError,
+    Stopped,
     UsageError,
     close_matches,
 )
@@ -38,6 +42,7 @@ from mastra_nb.schema import find_json, parse_json, validate
 from mastra_nb.storage import RunRow
 from mastra_nb.workflow_runs import WorkflowRun
 
+_PACKAGE = str(Path(__file__).parents[1])
 _CODE = re.compile(
     r"^(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=fence)[ \t]*$",
     re.DOTALL | re.MULTILINE,
@@ -240,27 +245,57 @@ def finish(host: Host, asked: Asked, output: Any, *, value: bool) -> Any:
 async def arun(host: Host, asked: Asked, *, value: bool) -> Any:
     if current() is not None:
         return finish(host, asked, await asked.run, value=value)
+    error = await watch(host, asked)
+    if error is not None:
+        raise error
+    return finish(host, asked, asked.run.output, value=value)
+
+
+async def watch(host: Host, asked: Asked) -> Exception | None:
+    """Show the run until it rests; returns what it raised, or Stopped."""
     error: BaseException | None = None
     try:
-        output = await _live.show(asked.run, host.screen(asked.bundle), host.options.frame_rate)
+        await _live.show(asked.run, host.screen(asked.bundle), host.options.frame_rate)
+    except Exception as raised:
+        error = for_people(raised, asked.run)
+        return error
     except BaseException as raised:
         error = raised
         raise
     finally:
         await settle(host, asked, error)
-    return finish(host, asked, output, value=value)
+    return None
 
 
 def run(host: Host, asked: Asked, *, value: bool) -> Any:
     error: BaseException | None = None
     try:
-        output = _live.show_blocking(asked.run, host.screen(asked.bundle), host.options.frame_rate)
+        _live.show_blocking(asked.run, host.screen(asked.bundle), host.options.frame_rate)
     except BaseException as raised:
-        error = raised
-        raise
+        error = for_people(raised, asked.run) if isinstance(raised, Exception) else raised
     finally:
         portal.run(settle(host, asked, error))
-    return finish(host, asked, output, value=value)
+    if error is not None:
+        raise error
+    return finish(host, asked, asked.run.output, value=value)
+
+
+def for_people(error: Exception, run: Run[Any]) -> Exception:
+    """What broke in a workflow: where it happened in the user's code, and how to go on."""
+    if isinstance(run, WorkflowRun) and isinstance(error, Stopped):
+        return Stopped(f"stopped · %resume {run.id} goes on where it was")
+    if not isinstance(run, WorkflowRun) or isinstance(error, MastraError):
+        return error
+    error.add_note(f"%resume {run.id} tries again from here; what has ended is not done again")
+    frame, own = error.__traceback__, list[TracebackType]()
+    while frame is not None:
+        if not frame.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+            own.append(frame)
+        frame = frame.tb_next
+    made: TracebackType | None = None
+    for each in reversed(own):
+        made = TracebackType(made, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    return error.with_traceback(made)
 
 
 # %resume
@@ -276,7 +311,8 @@ async def prepare_resume(host: Host, line: str) -> Asked:
     run = waiting.run
     path = _place(run, parsed.get("at", ""))
     asked = run.pending.get(path) if path else next(iter(run.pending.values()), None)
-    given = read_answer(parsed.rest, asked)
+    given, now = read_answer(parsed.rest, asked), host.services.now()
+    late = [p for p, a in run.pending.items() if (a.deadline or now + 1) <= now]
     if isinstance(run, WorkflowRun) and run.status in ("failed", "cancelled"):
         if given is not ...:
             raise NotResumable(
@@ -284,6 +320,13 @@ async def prepare_resume(host: Host, line: str) -> Asked:
                 hint=f"%resume {run.id} without an answer tries again from there",
             )
         resumed = run.retry()
+    elif late and given is ...:
+        resumed = run.expire()
+    elif (path or next(iter(run.pending), "")) in late:
+        raise NotResumable(
+            f'the time to answer run "{run.id}" is over',
+            hint=f"%resume {run.id} without an answer goes on without one",
+        )
     else:
         resumed = run.resume(given, path=path)
     named = resumed.thread if not host._is_kernel_thread(resumed.thread) else ""
@@ -342,7 +385,7 @@ async def _waiting(host: Host, id: str, *, answered: bool) -> Waiting:
     if broken is not None and broken.run.id.startswith(id) and (id or not answered):
         return await _current(host, broken)
     for waiting in reversed(host.waiting):
-        if waiting.run.id.startswith(id):
+        if waiting.run.id.startswith(id) and (id or waiting.run.status == "suspended"):
             return await _current(host, waiting)
     if not id:
         store = host.services.store

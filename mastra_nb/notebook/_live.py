@@ -19,6 +19,8 @@ from mastra_nb.runs import Run
 T = TypeVar("T")
 Bundle = Callable[[Run[Any]], dict[str, Any]]
 
+# What a terminal has a line for.
+_CALLS = ("tool", "step", "agent", "workflow")
 # What a front end needs to draw one character of Markdown again, in seconds.
 SECONDS_PER_CHARACTER = 12e-6
 SECONDS_PER_CALL = 20e-6
@@ -89,11 +91,11 @@ class Terminal:
             data = event.data
             if isinstance(data, TextDelta) and event.parent == root:
                 out.append(plain(data.text))
-            elif isinstance(data, SpanStarted) and data.kind == "tool":
+            elif isinstance(data, SpanStarted) and data.kind in _CALLS and event.span != root:
                 out.append(f"{'' if self._ends_line(out) else chr(10)}· {plain(data.name)} …\n")
             elif isinstance(data, SpanEnded) and data.error is not None:
                 span = run.view.spans.get(event.span)
-                if span is not None and span.kind == "tool":
+                if span is not None and span.kind in _CALLS and event.span != root:
                     out.append(f"  ! {plain(data.error.message)}\n")
         if last and not self._ends_line(out):
             out.append("\n")

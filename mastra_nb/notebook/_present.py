@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import msgspec
 
-from mastra_nb.errors import MastraError, Stopped
-from mastra_nb.notebook import _attach, _live
-from mastra_nb.notebook._ask import Asked, settle, show_run
+from mastra_nb.errors import Stopped
+from mastra_nb.notebook import _attach
+from mastra_nb.notebook._ask import Asked, show_run, watch
 from mastra_nb.notebook._host import Host
 from mastra_nb.runs import Run
 from mastra_nb.storage import Store, read_run
-
-_PACKAGE = str(Path(__file__).parents[1])
 
 
 async def present(host: Host, run: Run[Any]) -> None:
@@ -35,34 +31,9 @@ async def present(host: Host, run: Run[Any]) -> None:
         call = host.calls.identify(host.notebook, run.name, asked, run.target.kind)
         await _take_up(run, store, call)
     shown = Asked(run=run, bundle=partial(show_run, host, "", "md"), call=call)
-    error: BaseException | None = None
-    try:
-        await _live.show(run, host.screen(shown.bundle), host.options.frame_rate)
-    except Stopped as stopped:
-        error = stopped
-        raise Stopped(f"stopped · %resume {run.id} goes on where it was") from None
-    except Exception as raised:
-        # Whoever waits for the run raises it.
-        error = raised
-        _for_people(raised, run)
-    finally:
-        await settle(host, shown, error)
-
-
-def _for_people(error: Exception, run: Run[Any]) -> None:
-    """An error of a step: where it happened in the user's code, and how to go on."""
-    if isinstance(error, MastraError):
-        return
-    error.add_note(f"%resume {run.id} tries again from here; what has ended is not done again")
-    frame, own = error.__traceback__, list[TracebackType]()
-    while frame is not None:
-        if not frame.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-            own.append(frame)
-        frame = frame.tb_next
-    made: TracebackType | None = None
-    for each in reversed(own):
-        made = TracebackType(made, each.tb_frame, each.tb_lasti, each.tb_lineno)
-    error.__traceback__ = made or error.__traceback__
+    error = await watch(host, shown)
+    if isinstance(error, Stopped):
+        raise error
 
 
 async def _take_up(run: Run[Any], store: Store, call: str) -> None:

@@ -31,7 +31,7 @@ async def waiting(host: Host) -> None:
         for path, answer in zip(pending, resumes(run, pending), strict=True)
     }
     rows = [
-        (each.name, _asked(each), _ago(now - each.since), answers[each.run, each.path])
+        (each.name, _asked(each, now), _ago(now - each.since), answers[each.run, each.path])
         for each in found
     ]
     show_table(
@@ -40,14 +40,14 @@ async def waiting(host: Host) -> None:
     )  # fmt: skip
 
 
-def _asked(each: Waiting) -> str:
+def _asked(each: Waiting, now: float) -> str:
     said = "" if each.payload is None else json_text(each.payload)
     if isinstance(each.payload, dict) and each.reason == "approval":
         said = f"{each.payload.get('tool')}({json_text(each.payload.get('args'))})"
     left = ""
     if each.deadline is not None:
         until = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.deadline))
-        left = f" · until {until}"
+        left = f" · until {until}" if each.deadline > now else " · its time is over"
     return f"{each.reason}: {said}{left}" if said else f"{each.reason}{left}"
 
 
