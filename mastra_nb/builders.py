@@ -230,8 +230,6 @@ class Builder:
 
     def _takes(self, made: Step[Any], given: Any) -> None:
         wanted = made.input
-        if made.kind == "agent" or made.kind == "tool":
-            return
         if why := misfit(given, wanted):
             raise self._wrong(
                 f'step "{made.name}" does not take what it is given: {why}',
