@@ -328,7 +328,9 @@ class MCPServer:
         run = self._run_of(target, args, params)
         modern = asked.protocol_version in MODERN_PROTOCOL_VERSIONS
         answers: dict[str, Any] = dict(params.input_responses or {})
-        last = (0, 0)
+        # What a call that goes on was told before is not told again.
+        told = run.log.events[-1:] if params.request_state is not None else []
+        last = max(((e.seq, e.n) for e in told), default=(0, 0))
         while True:
             try:
                 async for event in run.events():
