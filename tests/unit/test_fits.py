@@ -46,7 +46,6 @@ OBJECTS = [Typed, Data, Struct, Model]
     [
         (int, int),
         (int, float),
-        (bool, int),
         (str, dt.datetime),
         (int, Any),
         (Any, int),
@@ -80,6 +79,7 @@ def test_what_fits(given: Any, wanted: Any) -> None:
     [
         (str, int, "str is no int"),
         (float, int, "float is no int"),
+        (bool, int, "bool is no int"),
         (int, str, "int is no str"),
         (list[str], list[int], "str is no int"),
         (list[int], int, "list[int] is no int"),
