@@ -261,7 +261,10 @@ def exact(value: Any) -> Any:
         return {_key(k): exact(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return exact(_json(value)) if isinstance(value, (set, frozenset)) else [*map(exact, value)]
-    if isinstance(value, _BUILTIN) or dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # msgspec leaves out defaults that only the class holds: those of what it has made itself.
+        return {f.name: exact(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, _BUILTIN):
         return exact(msgspec.to_builtins(value, str_keys=True, enc_hook=exact))
     if hasattr(kind, "model_dump"):
         return exact(value.model_dump(mode="json"))

@@ -362,7 +362,7 @@ class Step(Generic[O]):
         """Its output; SKIPPED, a Failure, or Bailed where it came to that."""
         if self.when is not None and not await decide(ctx, f"when:{segment}", self.when, value):
             return SKIPPED
-        past, path = ctx.run.past, f"{ctx.path}/{segment}"
+        past, path = ctx.run.past, f"{ctx.path}/{segment}" if ctx.path else segment
         failed = past.failures.get(path, 0)
         error: Exception
         if failed > self.retries and path not in past.done and self.on_error != "fail":
@@ -414,7 +414,10 @@ async def asked(fn: Callable[..., Any], ctx: Context, *args: Any) -> Any:
     """`fn` of as many of `args` as it takes, and of the context if it names one. On the loop: it
     is short, and waits for nothing that it does not await.
     """
-    parameters = [*inspect.signature(fn).parameters.values()]
+    try:
+        parameters = [*inspect.signature(fn).parameters.values()]
+    except ValueError:
+        return fn(*args[:1])  # bool and other builtins do not say what they take
     hints = [p for p in parameters if p.annotation is Context or p.annotation == "Context"]
     plain = [
         p
