@@ -35,8 +35,11 @@ from mastra_nb.workflows import Workflow
 
 if TYPE_CHECKING:
     from mastra_nb.rag.index import Index
+    from mastra_nb.schedules import CatchUp, Overlap, Schedule, Schedules
 
 T = TypeVar("T")
+# How often `run_schedules` looks for answers that are overdue.
+EXPIRE_SECONDS = 15.0
 Part = TypeVar("Part", Agent[Any], Workflow[Any])
 
 
@@ -71,6 +74,7 @@ class Mastra:
         self.agents: dict[str, Agent[Any]] = {}
         self.workflows: dict[str, Workflow[Any]] = {}
         self.tools: dict[str, ToolLike] = toolset(tools)
+        self._schedules: Schedules | None = None
         for agent in agents.values() if isinstance(agents, Mapping) else agents:
             self.add(agent)
         for each in workflows.values() if isinstance(workflows, Mapping) else workflows:
@@ -119,6 +123,62 @@ class Mastra:
         from mastra_nb.rag.index import Index
 
         return Index(name, store=self._need_store(), **options)
+
+    @property
+    def schedules(self) -> Schedules:
+        """Those made with `schedule`, by name."""
+        if self._schedules is None:
+            # Most applications have none.
+            from mastra_nb.schedules import Schedules
+
+            self._schedules = Schedules(self.services)
+            self._schedules.every(EXPIRE_SECONDS, self.expire)
+        return self._schedules
+
+    def schedule(
+        self,
+        target: Part,
+        *,
+        cron: str,
+        timezone: str = "UTC",
+        input: Any = None,
+        name: str = "",
+        catch_up: CatchUp = "skip",
+        overlap: Overlap = "skip",
+        **options: Any,
+    ) -> Schedule:
+        """Run `target` with `input` at the times of `cron`, while `run_schedules` runs somewhere.
+
+        `name` is by default the target's. `catch_up` says what becomes of fires that no process was
+        there for: nothing, the last of them, all one after another. `overlap`: a fire while the run
+        before goes on is left out, waits, or starts beside it. `options` are those of
+        `target.run`, such as thread and resource. Raises ConfigError for an expression, a time zone
+        or a name that will not do, and without a store.
+        """
+        from mastra_nb.schedules import Schedule
+
+        made = Schedule(
+            target,
+            self.services,
+            cron=cron,
+            timezone=timezone,
+            input=input,
+            name=name,
+            catch_up=catch_up,
+            overlap=overlap,
+            options=options,
+        )
+        made = self.schedules.add(made)
+        self.add(target)
+        return made
+
+    async def run_schedules(self) -> None:
+        """Keep the schedules, and go on with runs whose time to be answered is over, until it is
+        cancelled (a kernel's interrupt) or SIGTERM comes; its runs are stopped then. Any number of
+        processes may: each fire is started once. Raises NotFound without a store.
+        """
+        self._need_store()
+        await self.schedules.run()
 
     def get_logger(self, name: str = "mastra_nb") -> logging.Logger:
         return get_logger(name)
@@ -222,7 +282,8 @@ class Mastra:
             while any(d <= now for p in found.pending.values() if (d := p.deadline) is not None):
                 try:
                     found = found.expire()
-                    await found.rested()
+                    async for _ in found.events():
+                        pass  # a run begins when somebody reads it
                 except MastraError as error:
                     get_logger().warning("run %s cannot expire: %s", row.id, error.message)
                     break

@@ -13,7 +13,10 @@ suspended, if given), `error`, `partial`; what is empty is left out. An item is 
     {"type": <any other span kind>, … the same, "text" or "output": what a nested agent gave}
     {"type": "display", "mime", "data"}        {"type": "note", "level", "text"}
     {"type": "score", "name", "value", "text"} {"type": "custom", "name", "value"}
-    {"type": "more", "count"}                  items past the cap
+    {"type": "more", "count", "name"?}         items past the cap; `name`: all of them of one node
+
+A workflow's record or item also has `graph`, its outline with the `states` of its nodes, and
+`timeline` (bars, see timelines). Its items are its steps, named as their nodes are.
 
 `status` of an item is that of its span, "streaming" while a model still writes the call, or "not
 run" for a call of a model that was asked by itself. An agent that took a conversation over
@@ -29,9 +32,11 @@ from typing import Any
 
 import msgspec
 
+from mastra_nb import graphs
 from mastra_nb._escape import valid
 from mastra_nb.events import Custom, Displayed, ErrorInfo, Noted, Payload, Scored, Span, View
 from mastra_nb.messages import Message
+from mastra_nb.timelines import timeline
 
 VERSION = 1
 
@@ -41,6 +46,13 @@ _MAX_TOTAL = 200_000
 _MAX_IMAGES = 2_000_000
 IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _HIDDEN = ("value", "timer")
+# What the engine keeps for itself on a workflow's span.
+_KEPT = (graphs.EVENT, "bail")
+# Kinds of calls that give a value and nothing else.
+_GIVE = ("tool", "step", "map", "ask", "event")
+_MAX_INPUT, _MAX_RESULT = 250, 600
+# Of the calls of one node so many of the first, of those that run and of those that failed.
+_FIRST, _MOVING, _FAILED = 5, 5, 10
 _SPEAK_FOR = ("handoff", "structure")
 # Kinds of a root whose model was asked by itself: nobody runs the tools that it calls.
 _ALONE = ("model", "answer")
@@ -102,6 +114,8 @@ class _Reader:
         for path, _, message in view.messages:
             if message.role == "assistant":
                 self.said.setdefault(path, []).append(message)
+        self.outlines = graphs.outlines(view)
+        self.waited = graphs.waited(view)
         self.extras: dict[str, list[Payload]] = {}
         for path, payload in view.items:
             self.extras.setdefault(path, []).append(payload)
@@ -110,9 +124,14 @@ class _Reader:
         """`text`, `output`, `partial` and `items` of a span that calls models and tools."""
         items: list[Record] = []
         answer, partial = "", False
+        shown = self._shown(span) if span.kind == "workflow" else None
+        left_out: dict[str, Record] = {}
         for path in [span.path] if span.kind == "model" else span.children:
             child = self.view.spans[path]
-            if child.kind == "model":
+            if shown is not None and path not in shown:
+                if child.kind not in _HIDDEN:
+                    _leave_out(items, left_out, graphs.node_of(path, span.path))
+            elif child.kind == "model":
                 answer, partial = self._model(child, span, items)
             elif child.kind in _SPEAK_FOR:
                 told = self._call(child, items)
@@ -123,7 +142,10 @@ class _Reader:
         if span.kind != "model":
             self._extras(span.path, items, shown=span.kind != "tool")
         out: Record = {}
-        if span.status == "ok" and span.kind not in ("model", "tool") and span.output is not None:
+        if span.kind == "workflow":
+            out |= self._picture(span)
+        gave = span.status == "ok" and span.output is not None
+        if gave and span.kind != "model" and span.kind not in _GIVE:
             # What the run gave: a guardrail may have changed what the model wrote.
             if isinstance(span.output, str):
                 answer = valid(span.output)
@@ -135,6 +157,36 @@ class _Reader:
             out["partial"] = True
         if items:
             out["items"] = items
+        return out
+
+    def _picture(self, span: Span) -> Record:
+        """`graph` and `timeline` of a workflow that no other picture holds."""
+        above = self.view.spans.get(span.parent or "")
+        if above is not None and above.kind == "workflow" and above.path in self.outlines:
+            return {}
+        outline = graphs.outline_of(self.view, span.path, self.outlines)
+        if outline is None:
+            return {}
+        states = graphs.states(outline, self.view, span.path)
+        seen = {k: s for k, s in states.items() if s.status != "waiting"}
+        out: Record = {"graph": outline | {"states": msgspec.to_builtins(seen)}}
+        # A picture that is drawn many times a second leaves out what is for afterwards.
+        if self.view.status != "running" and (bars := timeline(self.view, span.path)):
+            out["timeline"] = bars
+        return out
+
+    def _shown(self, span: Span) -> set[str] | None:
+        """Which calls of a workflow are shown if there are too many of one node."""
+        if len(span.children) <= 2 * _FIRST:
+            return None
+        out: set[str] = set()
+        seen: dict[tuple[str, str], int] = {}
+        for path in span.children:
+            child = self.view.spans[path]
+            key = (graphs.node_of(path, span.path), _TAKEN.get(child.status, "first"))
+            n = seen[key] = seen.get(key, 0) + 1
+            if n <= _MOST[key[1]]:
+                out.add(path)
         return out
 
     def _model(self, span: Span, parent: Span, items: list[Record]) -> tuple[str, bool]:
@@ -176,20 +228,25 @@ class _Reader:
 
     def _call(self, span: Span, items: list[Record]) -> Record:
         kind = f"{span.kind}-span" if span.kind in _OWN_TYPES else valid(span.kind)
-        item: Record = {"type": kind, "name": valid(span.name), "status": span.status}
+        above = self.view.spans.get(span.parent or "")
+        step = above is not None and above.kind == "workflow"
+        name = _step_name(span) if step else span.name
+        item: Record = {"type": kind, "name": valid(name)[:200], "status": span.status}
         if not self._add(items, item):
             return item
-        called = span.kind == "tool" or (span.kind == "agent" and isinstance(span.input, dict))
+        called = step or span.kind == "tool"
+        called = called or (span.kind == "agent" and isinstance(span.input, dict))
         if called and span.input not in (None, "", {}):
-            item["args"] = self._cap(span.input)
-        if span.kind == "tool" and span.status == "ok":
-            item["result"] = self._cap(span.output)
+            item["args"] = self._cap(span.input, _MAX_INPUT if step else None)
+        gave = span.kind in _GIVE and (span.kind == "tool" or span.output is not None)
+        if span.status == "ok" and gave:
+            item["result"] = self._cap(span.output, _MAX_RESULT if step else None)
         if span.error is not None:
             item["error"] = _error(span.error)
         if (seconds := span.seconds) is not None:
             item["seconds"] = round(seconds, 2)
         # The second attempt of a call that waited for an answer is no retry.
-        if span.attempt > 1 and span.path not in self.view.answers:
+        if span.attempt > 1 and span.path not in self.waited:
             item["attempt"] = span.attempt
         item |= self.inside(span)
         for payload in self.extras.get(span.path, ()) if span.kind == "tool" else ():
@@ -198,6 +255,8 @@ class _Reader:
         return item
 
     def _extras(self, path: str, items: list[Record], *, shown: bool) -> None:
+        span = self.view.spans.get(path)
+        kept = span is not None and span.kind == "workflow"
         for payload in self.extras.get(path, ()):
             if isinstance(payload, Displayed):
                 if shown:
@@ -209,7 +268,7 @@ class _Reader:
                 item = {"type": "score", "name": valid(payload.scorer), "value": payload.value}
                 text = {"text": self._cap(payload.reason)} if payload.reason else {}
                 self._add(items, item | text)
-            elif isinstance(payload, Custom):
+            elif isinstance(payload, Custom) and not (kept and payload.name in _KEPT):
                 item = {"type": "custom", "name": valid(payload.name)}
                 self._add(items, item | {"value": self._cap(payload.value)})
 
@@ -260,16 +319,32 @@ class _Reader:
             items.append({"type": "more", "count": 1})
         return False
 
-    def _cap(self, value: Any) -> Any:
+    def _cap(self, value: Any, most: int | None = None) -> Any:
         """`value` as JSON, or the head of its text with a marker."""
         if value is None or isinstance(value, bool | int):
             return value
         text = valid(value) if isinstance(value, str) else json_text(value)
-        limit = min(self.max_chars, max(200, self.left_chars))
+        limit = min(most or self.max_chars, self.max_chars, max(200, self.left_chars))
         self.left_chars -= min(len(text), limit)
         if len(text) > limit:
             return f"{text[:limit]}… ({len(text) - limit:,} more characters)"
         return text if isinstance(value, str) else msgspec.json.decode(text)
+
+
+_TAKEN = {"error": "failed", "cancelled": "failed", "running": "moving", "suspended": "moving"}
+_MOST = {"first": _FIRST, "moving": _MOVING, "failed": _FAILED}
+
+
+def _leave_out(items: list[Record], left_out: dict[str, Record], name: str) -> None:
+    if (more := left_out.get(name)) is None:
+        more = left_out[name] = {"type": "more", "count": 0, "name": valid(name)[:200]}
+        items.append(more)
+    more["count"] += 1
+
+
+def _step_name(span: Span) -> str:
+    """`read`, or `read[3]` of a foreach or a loop; what a body's call is known by is for nobody."""
+    return span.path[len(span.parent or "") + 1 :].partition("#")[0]
 
 
 _APPROVAL = ("tool", "args", "digest")

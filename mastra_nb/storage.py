@@ -271,8 +271,7 @@ async def read_run(store: Store, row: RunRow) -> list[Event]:
     to where it does. What those have spent is not the fork's.
     """
     events = await store.read_events(row.id)
-    while row.parent_run is not None:
-        upto = row.fork_seq or 0
+    while row.parent_run is not None and (upto := row.fork_seq) is not None:
         parent = await store.get_run(row.parent_run)
         if parent is None:
             raise NotFound(

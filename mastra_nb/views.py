@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
-from mastra_nb._escape import code, escape, fence
+from mastra_nb import graphs, timelines
+from mastra_nb._escape import code, entities, escape, fence
 from mastra_nb._markdown import NO_HOSTS, safe_markdown
 from mastra_nb.records import IMAGES, Record, json_text
 from mastra_nb.records import record as record
 
 MIME = "application/vnd.mastra.run.v1+json"
+WORKFLOW_MIME = "application/vnd.mastra.workflow.v1+json"
 _MAX_LINE = 200
 _ICONS = {
     "tool": "🔧", "agent": "🤖", "handoff": "🤝", "structure": "🧩", "workflow": "⛓",
-    "memory": "🧠", "embedding": "🧮",
+    "memory": "🧠", "embedding": "🧮", "event": "📨", "ask": "🙋",
+    "step": "⚙", "map": "⇄",
 }  # fmt: skip
 _WORDS = {"handoff": "handed over to ", "structure": "made a "}
+_SIZE = re.compile(r' width="(\d+)[\d.]*" height="(\d+)[\d.]*"')
+_BRIEF = ("step", "map", "ask", "event")
 _LEVELS = {"debug": "·", "info": "ℹ", "warning": "⚠", "error": "✗"}
 
 
@@ -46,6 +53,25 @@ def _slim(node: Record, marks: dict[int, list[int]]) -> Record:
     if "items" in node:
         out["items"] = [_slim(item, marks) for item in node["items"]]
     return out
+
+
+def outline_bundle(outline: Record) -> dict[str, Any]:
+    """The MIME bundle of a workflow's definition."""
+    shown = graphs.tidied(outline)
+    return {
+        WORKFLOW_MIME: shown,
+        "text/markdown": _image(graphs.svg(shown), f"workflow {shown['name']}"),
+        "text/plain": graphs.text(shown),
+    }
+
+
+def _image(svg: str, alt: str) -> str:
+    # An element, as some renderers of Markdown take no SVG for ![…](…); with its size, so that
+    # what is below does not jump whenever a new picture takes its place.
+    data = base64.b64encode(svg.encode()).decode()
+    size = _SIZE.search(svg)
+    room = f'width="{size[1]}" height="{size[2]}" ' if size else ""
+    return f'<img alt="{entities(alt[:200])}" {room}src="data:image/svg+xml;base64,{data}">'
 
 
 def markdown(run: Record, *, hosts: frozenset[str] = NO_HOSTS) -> str:
@@ -77,32 +103,79 @@ class _Doc:
         run = self.run
         if run["status"] == "new":
             self._put("○ not started · `await` it, iterate it, or call `.result()`")
+        if "graph" in run:
+            self._workflow(run)
+            return
         if run["status"] == "running":
             self._put(f"⏳ {' · '.join(escape(s) for s in _doing(run))} …")
         self._body(run)
         if run["status"] == "done" and not (run.keys() & {"text", "output"} or _calls(run)):
             self._put("<small>(no answer)</small>")
-        if not self.told:
-            self._ending()
-        else:
-            for asked in run.get("pending", ()):
-                if "payload" in asked:
-                    self._put(_block(asked["payload"]))
+        self._ending()
+        self._foot()
+
+    def _workflow(self, run: Record) -> None:
+        """What a reader looks for comes first: the picture, what is asked or given; then how."""
+        if run["status"] == "running":
+            self._put(f"⏳ {' · '.join(escape(s) for s in _doing(run))} …")
+        self._picture(run)
+        if run["status"] == "cancelled" and not self.told:
+            self._put(_stopped(run))
+        self._pending()
+        self._answer(run)
+        if "error" in run and run["status"] == "failed" and not self.told:
+            self._put(_error_markdown(run["error"]))
+        if "items" in run:
+            self._put(f"<details><summary>{_steps(run)}</summary>")
+            for item in run["items"]:
+                self._item(item)
+            self._put("</details>")
+        self._timeline(run)
+        self._foot()
+
+    def _picture(self, node: Record) -> None:
+        outline = node["graph"]
+        states = graphs.read_states(outline.get("states"))
+        self._put(_image(graphs.svg(outline, states), f"workflow {outline['name']}"))
+
+    def _timeline(self, node: Record) -> None:
+        if len(node.get("timeline", ())) < 2 or self.run["status"] == "running":
+            return
+        self._put("<details><summary>⏱ timeline</summary>")
+        self._put(_image(timelines.svg(node["timeline"]), "timeline"))
+        self._put("</details>")
+
+    def _foot(self) -> None:
+        run = self.run
         if run["status"] != "running" and (footer := " · ".join(map(escape, _footer(run)))):
             self._put(f"<small>{footer}</small>")
 
     def _ending(self) -> None:
         run = self.run
-        if run["status"] == "cancelled":
+        if run["status"] == "cancelled" and not self.told:
             self._put(_stopped(run))
-        for asked in run.get("pending", ()):
-            self._put(_asked_markdown(asked, run.get("run", "")))
-        if "error" in run and run["status"] == "failed":
+        self._pending()
+        if "error" in run and run["status"] == "failed" and not self.told:
             self._put(_error_markdown(run["error"]))
 
+    def _pending(self) -> None:
+        """What is asked; where an exception beside it says how to go on, the questions alone."""
+        for asked, resume in zip(self.run.get("pending", ()), _resumes(self.run), strict=True):
+            if not self.told:
+                self._put(_asked_markdown(asked, resume))
+            elif "payload" in asked:
+                self._put(_block(asked["payload"]))
+
     def _body(self, node: Record) -> None:
+        if "graph" in node:
+            self._picture(node)
         for item in node.get("items", ()):
             self._item(item)
+        self._answer(node)
+        if "graph" in node:
+            self._timeline(node)
+
+    def _answer(self, node: Record) -> None:
         if "output" in node:
             self._put(_block(node["output"]))
         if "text" in node and node.get("type") not in ("reasoning", "score", "note"):
@@ -124,7 +197,7 @@ class _Doc:
             why = f" — {escape(item['text'])}" if item.get("text") else ""
             self._put(f"★ {escape(item['name'])} {escape(_number(item['value']))}{why}")
         elif kind == "more":
-            self._put(f"… {item['count']} more")
+            self._put(escape(_more(item)))
         elif kind == "custom":
             self._fold(f"◇ {code(item['name'])}", [_block(item["value"])])
         else:
@@ -135,12 +208,16 @@ class _Doc:
         line = [f"{_label(item['type'])}{code(item['name'])}"]
         if item["type"] == "tool" or args is not None:
             line[0] += f"({escape(_args(args))})"
-        line += map(escape, _state(item))
+        # What fits into the line of a step needs no fold: there may be many of them.
+        brief = item["type"] in _BRIEF
         blocks: list[str] = []
-        if args is not None:
+        if args is not None and not (item["type"] != "tool" and _fits(args)):
             blocks += ["<small>arguments</small>", _block(args)]
-        if "result" in item:
+        if "result" in item and brief and _fits(item["result"]):
+            line[0] += f" → {escape(_args(item['result']))}"
+        elif "result" in item:
             blocks += ["<small>result</small>", _block(item["result"])]
+        line += map(escape, _state(item))
         if "error" in item:
             blocks.append(_error_markdown(item["error"]))
         self._fold(" · ".join(line), blocks, item)
@@ -166,6 +243,10 @@ class _Doc:
             self._put(_block(data))
 
 
+def _fits(value: Any) -> bool:
+    return len(json_text(value)) <= 40
+
+
 def _label(kind: str) -> str:
     return f"{_ICONS.get(kind, '▸')} {_WORDS.get(kind, '')}"
 
@@ -183,13 +264,13 @@ def _error_markdown(error: Record) -> str:
     return f"**✗** {escape(error['message'])}" + (f"\\\n→ {escape(hint)}" if hint else "")
 
 
-def _asked_markdown(asked: Record, run: str) -> str:
-    what, answer = _asked(asked)
+def _asked_markdown(asked: Record, resume: str) -> str:
+    what = _asked(asked)
     call = f"{code(asked['tool'])}({escape(_args(asked.get('args')))})" if "tool" in asked else ""
     shown = f"{call} {escape(what)}" if call else escape(what)
     if "payload" in asked:
-        return f"⏸ suspended: {shown} · {code(_resume(run, answer))}\n\n{_block(asked['payload'])}"
-    return f"⏸ suspended: {shown} · {code(_resume(run, answer))}"
+        return f"⏸ suspended: {shown} · {code(resume)}\n\n{_block(asked['payload'])}"
+    return f"⏸ suspended: {shown} · {code(resume)}"
 
 
 # --- the words that Markdown, line and terminal share -------------------------------------------
@@ -197,6 +278,11 @@ def _asked_markdown(asked: Record, run: str) -> str:
 
 def _doing(run: Record) -> list[str]:
     """What a running run is at: agent, step, and the tools that run or "writing" or "thinking"."""
+    if "graph" in run:
+        states = graphs.read_states(run["graph"].get("states"))
+        moving = graphs.running(states)
+        shown = moving[:5] + ([f"{len(moving) - 5} more"] if len(moving) > 5 else [])
+        return [run["agent"] or "run", ", ".join(shown) or "starting"]
     names = list(_running(run.get("items", [])))
     what = ", ".join(names) or ("writing" if run.get("text") else "thinking")
     step = [f"step {run['step']}"] if run.get("step") else []
@@ -221,14 +307,37 @@ def _stopped(run: Record) -> str:
     return f"■ stopped after {tokens:,} tokens" if tokens else "■ stopped"
 
 
-def _asked(asked: Record) -> tuple[str, str]:
-    if "tool" in asked:
-        return "waits for approval", "approve"
-    return f"waits for {asked['reason']}", "{…}"
+def _asked(asked: Record) -> str:
+    return "waits for approval" if "tool" in asked else f"waits for {asked['reason']}"
 
 
-def _resume(run: str, answer: str) -> str:
-    return f"%resume {run} {answer}" if run else f"%resume {answer}"
+def _resumes(run: Record) -> list[str]:
+    """How to answer each of what is pending; where there are several, by its place."""
+    asked = run.get("pending", [])
+    id = f" {run['run']}" if run.get("run") else ""
+    lasts = [a["path"].rpartition("/")[2] for a in asked]
+    out = []
+    for a, last in zip(asked, lasts, strict=True):
+        place = last if lasts.count(last) == 1 else a["path"]
+        place = shlex.quote(place) if re.search(r"[\s'\"\\]", place) else place
+        at = f" --at {place}" if len(asked) > 1 else ""
+        out.append(f"%resume{id}{at} {'approve' if 'tool' in a else '{…}'}")
+    return out
+
+
+def _more(item: Record) -> str:
+    return f"… {item['count']:,} more" + (f" of {item['name']}" if "name" in item else "")
+
+
+def _steps(run: Record) -> str:
+    """`12 steps`, and how many of them failed."""
+    items = run["items"]
+    n = sum(i["count"] if i["type"] == "more" else "status" in i for i in items)
+    states = graphs.read_states(run["graph"].get("states"))
+    own = [s for name, s in states.items() if "/" not in name]
+    failed = sum(s.failed or s.status == "error" for s in own)
+    said = f"{n:,} step" + ("s" if n != 1 else "")
+    return said + (f" · ✗ {failed:,} failed" if failed else "")
 
 
 def _state(item: Record) -> list[str]:
@@ -309,10 +418,11 @@ def plain(run: Record) -> str:
     elif run["status"] == "running":
         line = f"⏳ {' · '.join(_doing(run))} …"
     elif run.get("pending"):
-        asked = run["pending"][0]
-        what, answer = _asked(asked)
+        asked, what = run["pending"][0], _asked(run["pending"][0])
         call = f"{asked['tool']}({_args(asked.get('args'))}) " if "tool" in asked else ""
-        line = f"⏸ suspended: {name} · {call}{what} · {_resume(run.get('run', ''), answer)}"
+        line = f"⏸ suspended: {name} · {call}{what} · {_resumes(run)[0]}"
+        if len(run["pending"]) > 1:
+            line += f" · {len(run['pending']) - 1} more"
     elif run["status"] == "failed":
         line = f"✗ {name}: {run.get('error', {}).get('message', 'failed')}"
     elif run["status"] == "cancelled":
@@ -327,16 +437,20 @@ def plain(run: Record) -> str:
 def text(run: Record) -> str:
     """The record for a terminal: every step a line, the answer in full, the footer."""
     lines = list(_text_items(run, ""))
+    if "graph" in run:
+        graph = run["graph"]
+        lines = [graphs.text(graph, graphs.read_states(graph.get("states")))]
     said = run.get("text", "") or (_pretty(run["output"]) if "output" in run else "")
     tail: list[str] = []
     if run["status"] == "running":
         tail.append(f"⏳ {' · '.join(_doing(run))} …")
     if run["status"] == "cancelled":
         tail.append(_stopped(run))
-    for asked in run.get("pending", ()):
-        what, answer = _asked(asked)
+    for asked, resume in zip(run.get("pending", ()), _resumes(run), strict=True):
         call = f"{asked['tool']}({_args(asked.get('args'))}) " if "tool" in asked else ""
-        tail.append(f"⏸ suspended: {call}{what} · {_resume(run.get('run', ''), answer)}")
+        tail.append(f"⏸ suspended: {call}{_asked(asked)} · {resume}")
+        if "payload" in asked:
+            tail.append(_pretty(asked["payload"]))
     if "error" in run and run["status"] == "failed":
         tail.append(_error_text(run["error"]))
     if run["status"] != "running" and (footer := _footer(run)):
@@ -358,7 +472,7 @@ def _text_items(node: Record, pad: str) -> Iterator[str]:
         elif kind == "custom":
             yield f"{pad}◇ {item['name']} {_short(json_text(item['value']), 200)}"
         elif kind == "more":
-            yield f"{pad}… {item['count']} more"
+            yield pad + _more(item)
         elif kind == "display":
             shown = item["mime"] in ("text/plain", "text/markdown")
             lines = _pretty(item["data"]).split("\n") if shown else [f"[{item['mime']}]"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
@@ -44,6 +45,7 @@ from mastra_nb.messages import (
 from mastra_nb.testing import ScriptedModel
 from mastra_nb.testing import calls as tool_call
 from tests.hostile import PAYLOADS, active
+from tests.unit.test_graphs import inert
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"
 _html = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
@@ -575,3 +577,217 @@ async def test_a_typed_answer_of_a_model_alone_is_shown_as_it_is() -> None:
     run = model.run("n?", output=dict[str, int])
     assert await run == {"n": 1}
     assert run._repr_mimebundle_()["text/plain"] == 'x/y: {"n":1}'
+
+
+# --- workflows ----------------------------------------------------------------------------------
+
+OUTLINE = {
+    "name": "papers",
+    "nodes": [
+        {"type": "step", "id": "read", "code": "c0ffee"},
+        {"type": "foreach", "id": "foreach:sum", "concurrency": 4, "nodes": [
+            {"type": "agent", "id": "sum"},
+        ]},
+        {"type": "workflow", "id": "publish", "nodes": [
+            {"type": "step", "id": "check"}, {"type": "step", "id": "ask"},
+        ]},
+    ],
+}  # fmt: skip
+
+
+def papers(items: int = 3, failed: int = 0) -> Log:
+    log = Log()
+    log.start("papers", "workflow", "papers", ["a.pdf"])
+    log.emit("papers", Custom(name="graph", value=OUTLINE))
+    log.start("papers/read", "step", "read", ["a.pdf"])
+    log.end("papers/read", list(range(items)))
+    for i in range(items):
+        path = f"papers/sum[{i}]"
+        log.start(path, "step", "sum", i)
+        if i < failed:
+            error = ErrorInfo(code="step", message=f"no page {i}")
+            log.end(path, status="error", error=error, after=0.1)
+        else:
+            log.end(path, {"n": i}, after=0.1)
+    log.start("papers/publish", "workflow", "publish")
+    log.start("papers/publish/check", "step", "check", {"n": 1})
+    log.end("papers/publish/check", "fine")
+    return log
+
+
+def ended(log: Log, output: Any) -> Log:
+    log.end("papers/publish", output, after=0.0)
+    log.end("papers", output, after=0.0)
+    return log
+
+
+_PICTURE = re.compile(
+    r'<img alt="[^"]*" width="\d+" height="\d+" src="data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)">'
+)
+
+
+def pictures(markdown: str) -> list[str]:
+    return [base64.b64decode(data).decode() for data in _PICTURE.findall(markdown)]
+
+
+def test_record_of_a_workflow() -> None:
+    run = views.record(ended(papers(), {"pages": 3}).view)
+    graph = run["graph"]
+    assert "code" not in graph["nodes"][0]
+    assert graph["states"]["sum"] == {"status": "ok", "seconds": 0.3, "done": 3, "total": 3}
+    assert graph["states"]["publish/ask"] == {"status": "skipped"}
+    assert [b["name"] for b in run["timeline"]] == [
+        "read", "sum[0]", "sum[1]", "sum[2]", "publish", "check",
+    ]  # fmt: skip
+    assert run["output"] == {"pages": 3}
+    assert [i["name"] for i in run["items"]] == ["read", "sum[0]", "sum[1]", "sum[2]", "publish"]
+    assert run["items"][0] == {
+        "type": "step",
+        "name": "read",
+        "status": "ok",
+        "args": ["a.pdf"],
+        "result": [0, 1, 2],
+        "seconds": 0.5,
+    }
+    assert "graph" not in run["items"][-1]
+    assert run["items"][-1]["items"][0]["result"] == "fine"
+
+
+def test_a_workflow_shows_its_picture_then_the_answer_then_how() -> None:
+    page = views.markdown(views.record(ended(papers(), "All **good**.").view))
+    picture, timeline = pictures(page)
+    assert "publish" in picture and "500 ms" in picture and "sum" in timeline
+    order = [
+        "<img",
+        "All **good**.",
+        "<summary>5 steps",
+        "<code>read</code>",
+        "⏱ timeline",
+        "1.3 s</small>",
+    ]
+    places = [page.index(part) for part in order]
+    assert places == sorted(places)
+    assert page.count("<details>") == page.count("</details>")
+    assert "⚙ <code>check</code>(n=1) → fine · 0.5 s" in page
+    assert "custom" not in page and "◇" not in page
+
+
+def test_the_answer_of_a_workflow_is_in_its_bundle_once() -> None:
+    bundle = views.bundle(views.record(ended(papers(), "All **good**.").view))
+    start, end = bundle[views.MIME]["at"]
+    utf16 = bundle["text/markdown"].encode("utf-16-le")
+    assert utf16[2 * start : 2 * end].decode("utf-16-le") == "All **good**."
+    assert "text" not in bundle[views.MIME] and "output" not in bundle[views.MIME]
+
+
+def test_a_running_workflow_names_its_running_steps() -> None:
+    log = papers()
+    log.start("papers/publish/ask", "step", "ask")
+    run = views.record(log.view)
+    assert "timeline" not in run
+    assert views.plain(run) == "⏳ papers · publish/ask …"
+    page = views.markdown(run)
+    assert "⏳ papers · publish/ask …" in page and len(pictures(page)) == 1
+    assert "▶  ask" in views.text(run)
+    assert views.plain(views.record(Log().view)).startswith("○ not started")
+
+
+def test_of_many_items_the_first_and_the_failed_are_shown() -> None:
+    log = ended(papers(1000, failed=30), None)
+    run = views.record(log.view)
+    names = [i.get("name") for i in run["items"]]
+    assert names[:2] == ["read", "sum[0]"] and "sum[9]" in names and "sum[30]" in names
+    (more,) = [i for i in run["items"] if i["type"] == "more"]
+    assert more == {"type": "more", "count": 985, "name": "sum"}
+    page = views.markdown(run)
+    assert "… 985 more of sum" in page and "1,002 steps · ✗ 30 failed" in page
+    assert len(json.dumps(views.bundle(run))) < 40_000
+
+
+def test_every_question_says_how_it_is_answered() -> None:
+    log = papers()
+    for name in ("left", "right"):
+        path = f"papers/publish/{name}"
+        log.start(path, "step", name)
+        log.emit(path, Suspended(path=path, reason="input", payload={"q": f"{name}?"}))
+    run = views.record(log.view, run="r_7")
+    page = _html.render(views.markdown(run))
+    assert "<code>%resume r_7 --at left {…}</code>" in page and "&quot;right?&quot;" in page
+    assert "%resume r_7 --at right {…}" in views.text(run) and '"q": "left?"' in views.text(run)
+    assert views.plain(run).endswith("%resume r_7 --at left {…} · 1 more")
+    log.start("papers/left", "step", "left")
+    log.emit("papers/left", Suspended(path="papers/left", reason="input"))
+    run = views.record(log.view)
+    assert "--at papers/publish/left" in views.markdown(run).replace("&#47;", "/").replace(
+        "&#45;", "-"
+    )
+    told = views.bundle(run, told=True)["text/markdown"]
+    assert "right?" in told and "resume" not in told
+
+
+def test_a_workflow_that_an_agent_calls_has_its_picture_where_it_was_called() -> None:
+    log = Log()
+    log.start("a", "agent", "a")
+    log.model("a", 0, calls())
+    log.start("a/get_weather[0.0]", "tool", "get_weather", {})
+    log.start("a/get_weather[0.0]/W", "workflow", "W")
+    outline = {"name": "W", "nodes": [{"type": "step", "id": "x"}]}
+    log.emit("a/get_weather[0.0]/W", Custom(name="graph", value=outline))
+    log.start("a/get_weather[0.0]/W/x", "step", "x")
+    log.end("a/get_weather[0.0]/W/x", 1)
+    log.end("a/get_weather[0.0]/W", 1)
+    log.end("a/get_weather[0.0]", 1)
+    log.end("a", "done")
+    run = views.record(log.view)
+    inner = run["items"][0]["items"][0]
+    assert inner["graph"]["states"]["x"]["status"] == "ok" and "graph" not in run
+    assert len(pictures(views.markdown(run))) == 1
+
+
+def test_ten_steps_are_less_than_40_kb_in_a_notebook() -> None:
+    log = Log()
+    nodes = [{"type": "step", "id": f"step_{i}"} for i in range(10)]
+    log.start("W", "workflow", "W")
+    log.emit("W", Custom(name="graph", value={"name": "W", "nodes": nodes}))
+    rows = [{"title": f"Row {i}", "text": "words " * 20} for i in range(100)]
+    for i in range(10):
+        log.start(f"W/step_{i}", "step", f"step_{i}", rows)
+        log.end(f"W/step_{i}", rows)
+    log.end("W", "done")
+    bundle = views.bundle(views.record(log.view))
+    assert len(json.dumps(bundle, ensure_ascii=False)) < 40_000
+    assert "svg" not in json.dumps(bundle[views.MIME])
+
+
+def test_the_definition_of_a_workflow_is_a_picture() -> None:
+    bundle = views.outline_bundle(OUTLINE)
+    assert list(bundle) == [views.WORKFLOW_MIME, "text/markdown", "text/plain"]
+    assert bundle[views.WORKFLOW_MIME]["nodes"][0] == {"type": "step", "id": "read"}
+    (picture,) = pictures(bundle["text/markdown"])
+    assert "for each, 4 at a time" in picture
+    assert bundle["text/plain"].startswith("papers\n├─ read\n├─ foreach, 4 at a time\n│  └─ sum")
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_no_text_of_a_workflow_becomes_active(payload: str) -> None:
+    log = Log()
+    arms = [{"when": payload, "nodes": [{"type": "step", "id": "x"}]}]
+    nodes = [
+        {"type": "step", "id": payload, "label": payload},
+        {"type": "branch", "id": "branch:x", "arms": arms},
+    ]
+    log.start("W", "workflow", payload)
+    log.emit("W", Custom(name="graph", value={"name": payload, "nodes": nodes}))
+    for n, path in enumerate((f"W/{payload}", "W/x")):
+        log.emit(path, SpanStarted(kind="step", name=payload, input=payload), "W")
+        if n:
+            log.emit(path, Suspended(path=path + "/" + payload, reason=payload, payload=payload))
+        else:
+            error = ErrorInfo(code="step", message=payload, hint=payload)
+            log.end(path, status="error", error=error)
+    for run in (views.record(log.view, run="r"), views.record(log.view) | {"status": "running"}):
+        markdown = views.markdown(run)
+        for picture in pictures(markdown):
+            assert inert(picture) == []
+        rest = _PICTURE.sub("", markdown)
+        assert active(markdown2html(rest)) == [] and active(_html.render(rest)) == []
