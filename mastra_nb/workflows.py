@@ -151,6 +151,8 @@ class Workflow(Builder, Generic[O]):
         """Its nodes as JSON: what is drawn, and kept with each run."""
         if self._outline is None:
             if self._body is not None:
+                # A body may call its own workflow.
+                self._outline = {"name": self.name, "nodes": [], "dashed": True}
                 self._outline = {**sources.outline(self._body), "name": self.name}
                 self._outline["code"] = _functions.digest(self._body)
             else:
