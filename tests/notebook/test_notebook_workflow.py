@@ -207,6 +207,21 @@ def test_a_question_without_a_form_takes_yes_and_no_as_such(kernel: Kernel) -> N
     assert only(kernel.ok('%resume {"approved": true}'))["text/plain"] == "careful: sent"
 
 
+def test_a_question_whose_time_is_over_goes_on_without_an_answer(kernel: Kernel) -> None:
+    kernel.ok(
+        "%%workflow hasty()\n"
+        "return await suspend('Now?', schema=bool, timeout=0.2, default='nobody')"
+    )
+    id = run_id(kernel.run("await hasty()"))
+    time.sleep(0.3)
+    assert "its time is over" in str(only(kernel.ok("%mastra waiting"))["text/plain"])
+    assert kernel.run("%resume true").error.splitlines() == [
+        f'NotResumable: the time to answer run "{id}" is over',
+        f"  → %resume {id} without an answer goes on without one",
+    ]
+    assert kernel.ok("x = %resume\nx").result == "'nobody'"
+
+
 # What breaks
 
 
@@ -229,10 +244,13 @@ def test_resume_alone_goes_on_with_the_run_that_broke(kernel: Kernel) -> None:
     assert '%resume without an answer tries "mended" again' in refused.error
     refused = kernel.run(f"%resume {id} approve")
     assert refused.head == f'NotResumable: run "{id}" asks nothing: it is failed'
+    again = kernel.run("%resume")
+    assert len(re.findall(r"^File ", again.error, re.MULTILINE)) <= 2
+    assert "return x / (x - works)" in again.error
     kernel.ok("works = 4")
     assert only(kernel.ok("%resume"))["text/plain"] == "mended: 5"
     kernel.ok("works = 5")
-    assert trace(kernel) == ["fetch 4", "broken 5", "broken 5"]
+    assert trace(kernel) == ["fetch 4", "broken 5", "broken 5", "broken 5"]
     assert "no run waits" in kernel.run("%resume").head
 
 
@@ -325,18 +343,20 @@ many = f"""{city}:
 {text}"""
 first = %ask writer Write about {{ city }}.
 at, by, id = await now(), await random(), await uuid()
+await look.run("x")
 ok = await suspend("More?", schema=bool)
 kept = [at.isoformat(), by, id]
 return {"first": first, "many": many, "kept": kept}'''
 
 
 def test_magics_texts_and_journaled_values_in_a_body(kernel: Kernel) -> None:
+    kernel.ok('@tool\ndef look(what: str) -> str:\n    "Look."\n    note("look")\n    return what')
     kernel.ok(
         'model = ScriptedModel("Dear OSLO.", "Never asked.")\n'
         'writer = Agent(name="writer", model=model)'
     )
     out = kernel.ok(BODY)
-    assert "· writer, suspend" in out.text
+    assert "· writer, look, suspend" in out.text
     out = kernel.run("await letter('Oslo')")
     assert out.ename == "RunSuspended"
     assert "Dear OSLO." not in str(only(out)["text/plain"])
@@ -345,6 +365,7 @@ def test_magics_texts_and_journaled_values_in_a_body(kernel: Kernel) -> None:
     assert kernel.ok("[m.text for r in model.requests for m in r.messages]").result == (
         "['Write about OSLO.']"
     ), "asked once, with the value of the body"
+    assert trace(kernel) == ["look"]
     value = str(only(done)["text/plain"])
     assert value.startswith('letter: {"first":"Dear OSLO.",')
     assert r'"many":"OSLO:\none\n two {braces}\nthree"' in value

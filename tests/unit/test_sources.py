@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import types
 from typing import Any
 
@@ -268,3 +269,9 @@ async def test_the_outline_names_the_steps_of_the_run() -> None:
         if s.parent == run.view.root
     }
     assert begun == set(sources.steps_of(body.outline["nodes"]))
+
+
+def test_what_has_no_source_at_all_has_an_outline_in_json() -> None:
+    assert json.loads(json.dumps(sources.outline(len))) == {
+        "name": "len", "nodes": [], "dashed": True,
+    }  # fmt: skip
