@@ -160,7 +160,7 @@ class _Doc:
 
     def _pending(self) -> None:
         """What is asked; where an exception beside it says how to go on, the questions alone."""
-        for asked, resume in zip(self.run.get("pending", ()), _resumes(self.run), strict=True):
+        for asked, resume in zip(self.run.get("pending", ()), resumes(self.run), strict=True):
             if not self.told:
                 self._put(_asked_markdown(asked, resume))
             elif "payload" in asked:
@@ -311,18 +311,32 @@ def _asked(asked: Record) -> str:
     return "waits for approval" if "tool" in asked else f"waits for {asked['reason']}"
 
 
-def _resumes(run: Record) -> list[str]:
+def resumes(run: Record) -> list[str]:
     """How to answer each of what is pending; where there are several, by its place."""
     asked = run.get("pending", [])
     id = f" {run['run']}" if run.get("run") else ""
     lasts = [a["path"].rpartition("/")[2] for a in asked]
+    names = [last.partition("[")[0].partition("#")[0] for last in lasts]
     out = []
-    for a, last in zip(asked, lasts, strict=True):
-        place = last if lasts.count(last) == 1 else a["path"]
+    for a, last, name in zip(asked, lasts, names, strict=True):
+        place = name if names.count(name) == 1 else last if lasts.count(last) == 1 else a["path"]
         place = shlex.quote(place) if re.search(r"[\s'\"\\]", place) else place
         at = f" --at {place}" if len(asked) > 1 else ""
-        out.append(f"%resume{id}{at} {'approve' if 'tool' in a else '{…}'}")
+        out.append(f"%resume{id}{at} {form(a)}")
     return out
+
+
+def form(asked: Record) -> str:
+    """The shape of the answer, for somebody to fill in."""
+    schema = asked.get("schema") or {}
+    if asked["reason"] == "approval" or not isinstance(schema, dict):
+        return "approve" if asked["reason"] == "approval" else "{…}"
+    if "enum" in schema:
+        return "|".join(str(value) for value in schema["enum"][:4])
+    if fields := schema.get("properties"):
+        return "{" + ", ".join(f'"{name}": …' for name in fields) + "}"
+    known = {"boolean": "true|false", "string": "TEXT", "integer": "NUMBER", "number": "NUMBER"}
+    return known.get(str(schema.get("type")), "{…}")
 
 
 def _more(item: Record) -> str:
@@ -420,7 +434,7 @@ def plain(run: Record) -> str:
     elif run.get("pending"):
         asked, what = run["pending"][0], _asked(run["pending"][0])
         call = f"{asked['tool']}({_args(asked.get('args'))}) " if "tool" in asked else ""
-        line = f"⏸ suspended: {name} · {call}{what} · {_resumes(run)[0]}"
+        line = f"⏸ suspended: {name} · {call}{what} · {resumes(run)[0]}"
         if len(run["pending"]) > 1:
             line += f" · {len(run['pending']) - 1} more"
     elif run["status"] == "failed":
@@ -446,7 +460,7 @@ def text(run: Record) -> str:
         tail.append(f"⏳ {' · '.join(_doing(run))} …")
     if run["status"] == "cancelled":
         tail.append(_stopped(run))
-    for asked, resume in zip(run.get("pending", ()), _resumes(run), strict=True):
+    for asked, resume in zip(run.get("pending", ()), resumes(run), strict=True):
         call = f"{asked['tool']}({_args(asked.get('args'))}) " if "tool" in asked else ""
         tail.append(f"⏸ suspended: {call}{_asked(asked)} · {resume}")
         if "payload" in asked:

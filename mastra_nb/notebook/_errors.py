@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mastra_nb import views
 from mastra_nb.config import redact
 from mastra_nb.errors import MastraError, RunSuspended, Stopped
 from mastra_nb.events import Suspended
@@ -39,31 +40,18 @@ def lines(error: MastraError) -> list[str]:
 
 
 def resumes(run: str, pending: Mapping[str, Suspended]) -> list[str]:
-    """How to answer each of what a run waits for; where there are several, by its place."""
-    lasts = [path.rpartition("/")[2] for path in pending]
-    names = [last.partition("[")[0].partition("#")[0] for last in lasts]
-    out = []
-    for path, last, name in zip(pending, lasts, names, strict=True):
-        place = name if names.count(name) == 1 else last if lasts.count(last) == 1 else path
-        at = f" --at {place}" if len(pending) > 1 else ""
-        out.append(f"%resume {run}{at} {form(pending[path])}")
-    return out or [f"%resume {run} approve"]
+    """How to answer each of what a run waits for."""
+    asked = [
+        {"path": path, "reason": each.reason, "schema": each.schema}
+        for path, each in pending.items()
+    ]
+    return views.resumes({"run": run, "pending": asked}) or [f"%resume {run} approve"]
 
 
 def form(asked: Suspended | None) -> str:
-    """The shape of the answer, for somebody to fill in."""
     if asked is None:
         return "approve, deny, or a JSON value"
-    schema = asked.schema or {}
-    if asked.reason == "approval" or not schema:
-        return "approve" if asked.reason == "approval" else "{…}"
-    if "enum" in schema:
-        return "|".join(str(value) for value in schema["enum"][:4])
-    if schema.get("type") == "object":
-        fields = schema.get("properties", {})
-        return "{" + ", ".join(f'"{name}": …' for name in fields) + "}"
-    known = {"boolean": "true|false", "string": "TEXT", "integer": "NUMBER", "number": "NUMBER"}
-    return known.get(str(schema.get("type")), "{…}")
+    return views.form({"reason": asked.reason, "schema": asked.schema})
 
 
 def _render_traceback_(self: MastraError) -> list[str]:

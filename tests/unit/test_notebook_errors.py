@@ -60,6 +60,7 @@ def test_places_are_as_short_as_they_can_be() -> None:
         ({"type": "integer"}, "NUMBER"),
         ({"type": "string", "enum": ["a", "b"]}, "a|b"),
         ({"type": "object", "properties": {"a": {}, "b": {}}}, '{"a": …, "b": …}'),
+        ({"type": "object"}, "{…}"),
         ({"type": "array"}, "{…}"),
         ({"type": ["string", "null"]}, "{…}"),
         (None, "{…}"),
