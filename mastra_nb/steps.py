@@ -477,8 +477,16 @@ class _Alone:
     def __init__(self, step: Step[Any]) -> None:
         self.name = step.name
         self.kind = step.kind
-        self.called = step.called
         self.invoke = step.target.invoke
+        self._step = step
+
+    async def called(self, ctx: Context, input: Any, segment: str) -> Any:
+        given = await self._step.called(ctx, input, segment)
+        if type(given) is Bailed:
+            if not ctx.path:
+                return given.value
+            raise Bail(given.value)
+        return input if given is SKIPPED else given
 
 
 class _Prompted:
