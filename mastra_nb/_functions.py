@@ -46,6 +46,12 @@ def digest(fn: Callable[..., Any]) -> str:
     return hashlib.sha256(raw).hexdigest()[:12]
 
 
+def body(fn: Callable[..., Any]) -> list[ast.stmt]:
+    """The statements of a function; none without a source."""
+    tree = next((n for n in _trees(inspect.unwrap(fn)) if isinstance(n, _DEFS)), None)
+    return tree.body if isinstance(tree, _DEFS) else []
+
+
 _DEFS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 

@@ -145,8 +145,9 @@ class _Chart:
         rows: list[list[_Box]] = [[]]
         used = 0.0
         for box in boxes:
-            closing = ends and box is boxes[-1]  # stays with what it closes
-            if rows[-1] and used + _GAP + box.w > most - 32 and not closing:
+            # The dots stay with what they open and close.
+            stays = ends and (box is boxes[-1] or rows == [[boxes[0]]])
+            if rows[-1] and used + _GAP + box.w > most - 32 and not stays:
                 rows.append([])
                 used = 0.0
             used += (_GAP if rows[-1] else 0.0) + box.w

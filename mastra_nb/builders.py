@@ -52,14 +52,19 @@ class Builder:
         self._add(Then(made), gives if made.when is None else _either(gives, self._gives))
         return self
 
-    def parallel(self, steps: Iterable[Any]) -> Self:
-        """All of them at once with the same input; the output holds theirs by id."""
+    def parallel(self, steps: Iterable[Any], *, wait: int | None = None) -> Self:
+        """All of them at once with the same input; the output holds theirs by id. `wait`: only of
+        the first so many that end; the others are stopped, and what they wait for is withdrawn.
+        """
         arms = tuple(self._step(s) for s in steps)
         if not arms:
             raise self._wrong("parallel has no steps", "parallel([fetch, count])")
+        if wait is not None and not 0 < wait <= len(arms):
+            raise self._wrong(f"parallel waits for {wait} of {len(arms)} steps", "1, or more")
         for arm in arms:
             self._takes(arm, self._gives)
-        self._add(Parallel(arms), Fields({a.name: _collected(a) for a in arms}))
+        gives = dict if wait else Fields({a.name: _collected(a) for a in arms})
+        self._add(Parallel(arms, wait or 0), gives)
         return self
 
     def branch(

@@ -158,7 +158,20 @@ def _all(nodes: Any) -> Iterator[Node]:
 
 def node_of(path: str, parent: str) -> str:
     """Id of the node that the span at `path` belongs to."""
-    return path[len(parent) + 1 :].partition("[")[0].partition("#")[0]
+    name = path[len(parent) + 1 :]
+    if (at := name.find("[")) >= 0:
+        name = name[:at]
+    return name if (at := name.find("#")) < 0 else name[:at]
+
+
+def waited(view: View) -> set[str]:
+    """Calls that waited for an answer, and what they are in: that they began anew is no retry."""
+    out: set[str] = set()
+    for path in view.answers:
+        while path and path not in out:
+            out.add(path)
+            path = path[: max(path.rfind("/"), path.rfind("~"), 0)]
+    return out
 
 
 # --- states -------------------------------------------------------------------------------------
@@ -216,6 +229,7 @@ def _states(
     nodes: list[Node], view: View, parents: list[Span], prefix: str, out: dict[str, State]
 ) -> None:
     calls: dict[str, _Calls] = {}
+    anew = waited(view)
     decided: dict[str, list[Any]] = {}
     for parent in parents:
         for path in parent.children:
@@ -226,7 +240,7 @@ def _states(
                 continue
             if (found := calls.get(name)) is None:
                 found = calls[name] = _Calls()
-            found.add(span, path in view.answers)
+            found.add(span, path in anew)
     over = bool(parents) and all(p.status == "ok" for p in parents)
     reader = _Reader(view, parents, calls, decided, over, prefix, out)
     reader.walk(nodes, skipped=False, many="")
@@ -407,7 +421,9 @@ def _branch_of_tree(node: Node, pad: str, last: bool, prefix: str, states: State
     when = f" (when {node['when']})" if node.get("when") and kind != "loop" else ""
     said = _said(states.get(prefix + name)) if kind in (*_LEAVES, "workflow") else ""
     mark = f"{said}  " if said else ""
-    yield pad + corner + _line(f"{mark}{title(node)}{when}")
+    state = states.get(prefix + name) if kind in _LEAVES else None
+    why = f": {state.error}" if state is not None and state.error else ""
+    yield pad + corner + _line(f"{mark}{title(node)}{when}{why}")
     pad += below
     if kind in ("parallel", "branch"):
         parts = arms(node)

@@ -16,6 +16,7 @@ class Reading:
     """The part of a log that belongs to one run: all of it, or what is below its path."""
 
     target: Runnable[Any, Any]
+    input: Any
     log: RunLog
     _codec: Codec[Any]
     _lock: threading.RLock
@@ -35,6 +36,11 @@ class Reading:
     @property
     def name(self) -> str:
         return self.target.name
+
+    @property
+    def asked(self) -> Any:
+        """What it was given, as it is journaled."""
+        return self._codec.show(self.input)
 
     @property
     def thread(self) -> str:

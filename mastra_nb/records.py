@@ -50,7 +50,7 @@ _HIDDEN = ("value", "timer")
 _KEPT = (graphs.EVENT, "bail")
 # Kinds of calls that give a value and nothing else.
 _GIVE = ("tool", "step", "map", "ask", "event")
-_MAX_INPUT, _MAX_RESULT = 500, 1000
+_MAX_INPUT, _MAX_RESULT = 250, 600
 # Of the calls of one node so many of the first, of those that run and of those that failed.
 _FIRST, _MOVING, _FAILED = 5, 5, 10
 _SPEAK_FOR = ("handoff", "structure")
@@ -115,6 +115,7 @@ class _Reader:
             if message.role == "assistant":
                 self.said.setdefault(path, []).append(message)
         self.outlines = graphs.outlines(view)
+        self.waited = graphs.waited(view)
         self.extras: dict[str, list[Payload]] = {}
         for path, payload in view.items:
             self.extras.setdefault(path, []).append(payload)
@@ -245,7 +246,7 @@ class _Reader:
         if (seconds := span.seconds) is not None:
             item["seconds"] = round(seconds, 2)
         # The second attempt of a call that waited for an answer is no retry.
-        if span.attempt > 1 and span.path not in self.view.answers:
+        if span.attempt > 1 and span.path not in self.waited:
             item["attempt"] = span.attempt
         item |= self.inside(span)
         for payload in self.extras.get(span.path, ()) if span.kind == "tool" else ():

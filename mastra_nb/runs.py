@@ -91,7 +91,7 @@ class Run(Reading, Generic[T]):
         # Of a fork: the run and the seq up to which it is the other's, and what is otherwise.
         self._parent = parent
         self._begin = begin
-        self._presented = False
+        self.presented = False
         self._lock = threading.RLock()
         self._view = View()
         self._folded = 0
@@ -365,7 +365,7 @@ class Run(Reading, Generic[T]):
         if self._given_up is not None:
             return await self._given_up._wait(inline=False)
         if self._is_shown():
-            self._presented = True
+            self.presented = True
             assert self._services.present is not None
             await self._services.present(self)
         if not self._done:
@@ -394,7 +394,7 @@ class Run(Reading, Generic[T]):
         return (
             self._services.present is not None
             and self._within is None
-            and not (self._presented or self._started or self._done)
+            and not (self.presented or self._started or self._done)
             and self.target.kind == "workflow"
         )
 

@@ -29,6 +29,7 @@ from mastra_nb._svg import (
     words,
 )
 from mastra_nb.events import Span, View
+from mastra_nb.graphs import node_of, waited
 
 Bar = dict[str, Any]
 
@@ -47,6 +48,10 @@ def timeline(view: View, path: str, most: int = MAX_BARS) -> list[Bar]:
     # A run that was resumed has begun anew, the calls before that have not.
     zero = min([root.started, *(view.spans[c].started for c in root.children)])
     _bars(view, root, zero, 0, most, bars)
+    anew = waited(view)
+    for bar in bars:
+        if bar["path"] in anew:
+            bar.pop("attempt", None)
     return bars
 
 
@@ -57,15 +62,14 @@ def _bars(view: View, parent: Span, zero: float, depth: int, most: int, out: lis
     for path in parent.children:
         span = view.spans[path]
         if span.kind not in _HIDDEN:
-            name = path[len(parent.path) + 1 :].partition("[")[0].partition("#")[0]
-            groups.setdefault(name, []).append(span)
+            groups.setdefault(node_of(path, parent.path), []).append(span)
         newest = max(newest, span.ended or span.started)
     lines: list[tuple[float, str, list[Span]]] = []
     for name, spans in groups.items():
         if len(spans) > _EACH:
             lines.append((min(s.started for s in spans), name, spans))
         else:
-            lines += [(s.started, name, [s]) for s in spans]
+            lines += [(s.started, _own_name(s, parent), [s]) for s in spans]
     lines.sort(key=lambda line: line[0])
     for n, (_, name, spans) in enumerate(lines):
         if len(out) >= most:
@@ -77,6 +81,10 @@ def _bars(view: View, parent: Span, zero: float, depth: int, most: int, out: lis
         if len(spans) == 1 and spans[0].kind in _OPEN:
             _bars(view, spans[0], zero, depth + 1, most, out)
     return newest
+
+
+def _own_name(span: Span, parent: Span) -> str:
+    return span.path[len(parent.path) + 1 :].partition("#")[0]
 
 
 _OPEN = ("workflow", "agent", "step")

@@ -22,8 +22,11 @@ _MAX_LINE = 200
 _ICONS = {
     "tool": "🔧", "agent": "🤖", "handoff": "🤝", "structure": "🧩", "workflow": "⛓",
     "memory": "🧠", "embedding": "🧮", "event": "📨", "ask": "🙋",
+    "step": "⚙", "map": "⇄",
 }  # fmt: skip
 _WORDS = {"handoff": "handed over to ", "structure": "made a "}
+_SIZE = re.compile(r' width="(\d+)[\d.]*" height="(\d+)[\d.]*"')
+_BRIEF = ("step", "map", "ask", "event")
 _LEVELS = {"debug": "·", "info": "ℹ", "warning": "⚠", "error": "✗"}
 
 
@@ -63,9 +66,12 @@ def outline_bundle(outline: Record) -> dict[str, Any]:
 
 
 def _image(svg: str, alt: str) -> str:
-    # An element, as some renderers of Markdown take no SVG for ![…](…).
+    # An element, as some renderers of Markdown take no SVG for ![…](…); with its size, so that
+    # what is below does not jump whenever a new picture takes its place.
     data = base64.b64encode(svg.encode()).decode()
-    return f'<img alt="{entities(alt[:200])}" src="data:image/svg+xml;base64,{data}">'
+    size = _SIZE.search(svg)
+    room = f'width="{size[1]}" height="{size[2]}" ' if size else ""
+    return f'<img alt="{entities(alt[:200])}" {room}src="data:image/svg+xml;base64,{data}">'
 
 
 def markdown(run: Record, *, hosts: frozenset[str] = NO_HOSTS) -> str:
@@ -202,12 +208,16 @@ class _Doc:
         line = [f"{_label(item['type'])}{code(item['name'])}"]
         if item["type"] == "tool" or args is not None:
             line[0] += f"({escape(_args(args))})"
-        line += map(escape, _state(item))
+        # What fits into the line of a step needs no fold: there may be many of them.
+        brief = item["type"] in _BRIEF
         blocks: list[str] = []
-        if args is not None:
+        if args is not None and not (item["type"] != "tool" and _fits(args)):
             blocks += ["<small>arguments</small>", _block(args)]
-        if "result" in item:
+        if "result" in item and brief and _fits(item["result"]):
+            line[0] += f" → {escape(_args(item['result']))}"
+        elif "result" in item:
             blocks += ["<small>result</small>", _block(item["result"])]
+        line += map(escape, _state(item))
         if "error" in item:
             blocks.append(_error_markdown(item["error"]))
         self._fold(" · ".join(line), blocks, item)
@@ -231,6 +241,10 @@ class _Doc:
             self._put(safe_markdown(data, hosts=self.hosts), item)
         else:
             self._put(_block(data))
+
+
+def _fits(value: Any) -> bool:
+    return len(json_text(value)) <= 40
 
 
 def _label(kind: str) -> str:
@@ -322,7 +336,7 @@ def _steps(run: Record) -> str:
     states = graphs.read_states(run["graph"].get("states"))
     own = [s for name, s in states.items() if "/" not in name]
     failed = sum(s.failed or s.status == "error" for s in own)
-    said = f"▸ {n:,} step" + ("s" if n != 1 else "")
+    said = f"{n:,} step" + ("s" if n != 1 else "")
     return said + (f" · ✗ {failed:,} failed" if failed else "")
 
 

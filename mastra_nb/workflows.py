@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
 
-from mastra_nb import _functions
+from mastra_nb import _functions, sources
 from mastra_nb._later import later
 from mastra_nb.bodies import check_body, run_body
 from mastra_nb.bodies import now as now
@@ -95,7 +95,6 @@ class Workflow(Builder, Generic[O]):
         self._slots: dict[Any, asyncio.Semaphore] = {}
         self._body = body
         self._shape: Shape | None = None
-        self.source: Callable[[], dict[str, Any]] | None = None
         if body is not None:
             check_body(body)
             self._shape = Shape(body, local_names(body))
@@ -152,8 +151,9 @@ class Workflow(Builder, Generic[O]):
         """Its nodes as JSON: what is drawn, and kept with each run."""
         if self._outline is None:
             if self._body is not None:
-                found = self.source() if self.source is not None else {"nodes": []}
-                self._outline = {**found, "name": self.name, "dashed": True}
+                # A body may call its own workflow.
+                self._outline = {"name": self.name, "nodes": [], "dashed": True}
+                self._outline = {**sources.outline(self._body), "name": self.name}
                 self._outline["code"] = _functions.digest(self._body)
             else:
                 self._outline = {"name": self.name, "nodes": [n.node for n in self._plan]}

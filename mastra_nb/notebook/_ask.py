@@ -14,6 +14,7 @@ import msgspec
 from mastra_nb import portal
 from mastra_nb._escape import fence
 from mastra_nb.agents import Agent
+from mastra_nb.context import current
 from mastra_nb.errors import (
     NotFound,
     NotResumable,
@@ -33,6 +34,7 @@ from mastra_nb.notebook._specs import ASK, RESUME
 from mastra_nb.runs import Run
 from mastra_nb.schema import find_json, parse_json
 from mastra_nb.storage import RunRow
+from mastra_nb.workflow_runs import WorkflowRun
 
 _CODE = re.compile(
     r"^(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=fence)[ \t]*$",
@@ -99,12 +101,14 @@ async def prepare(host: Host, line: str, body: str | None, names: _values.Names)
     anew = parsed.get("no-cache", False)
     if anew:
         agent = _anew(agent, host)
+    # In a workflow it is a step of that one, which is what is taken up.
+    alone = current() is None
     call = host.calls.identify(host.notebook, agent.name, prompt, line if body is not None else "")
-    run = None if anew else await _take_up(host, agent, call, output)
+    run = None if anew or not alone else await _take_up(host, agent, call, output)
     if run is None:
         run = agent.run(prompt, thread=thread, resource=resource, output=output, limits=limits)
         await host.list_thread(thread)
-        if host.services.store is not None:
+        if alone and host.services.store is not None:
             await _attach.begin(host.services.store, call, run.id)
     form = parsed.get("as", "md")
     return Asked(
@@ -112,7 +116,7 @@ async def prepare(host: Host, line: str, body: str | None, names: _values.Names)
         bundle=partial(show_run, host, shown, form),
         form=form,
         out=parsed.get("out", ""),
-        call=call,
+        call=call if alone else "",
     )
 
 
@@ -228,6 +232,8 @@ def finish(host: Host, asked: Asked, output: Any, *, value: bool) -> Any:
 
 
 async def arun(host: Host, asked: Asked, *, value: bool) -> Any:
+    if current() is not None:
+        return finish(host, asked, await asked.run, value=value)
     error: BaseException | None = None
     try:
         output = await _live.show(asked.run, host.screen(asked.bundle), host.options.frame_rate)
@@ -262,7 +268,10 @@ async def prepare_resume(host: Host, line: str) -> Asked:
     given = read_answer(parsed.rest)
     waiting = await _waiting(host, parsed.words[0] if parsed.words else "")
     path = _place(waiting.run, parsed.get("at", ""))
-    resumed = waiting.run.resume(given, path=path)
+    if isinstance(waiting.run, WorkflowRun) and waiting.run.status in ("failed", "cancelled"):
+        resumed = waiting.run.retry()
+    else:
+        resumed = waiting.run.resume(given, path=path)
     named = resumed.thread if not host._is_kernel_thread(resumed.thread) else ""
     return Asked(
         run=resumed,
@@ -314,7 +323,7 @@ def _place(run: Run[Any], at: str) -> str | None:
                 hint=f"say which one with --at: {places}",
             )
         return None
-    found = [path for path in pending if at in (path, _short(path), _short(path).partition("[")[0])]
+    found = [path for path in pending if at in (path, _short(path), _named(path))]
     if len(found) != 1:
         places = ", ".join(f'"{_short(path)}"' for path in pending) or "nowhere"
         raise NotFound(
@@ -325,6 +334,11 @@ def _place(run: Run[Any], at: str) -> str | None:
 
 def _short(path: str) -> str:
     return path.rpartition("/")[2]
+
+
+def _named(path: str) -> str:
+    """The name of the call, without what tells it from others of that name."""
+    return _short(path).partition("[")[0].partition("#")[0]
 
 
 # --show-prompt

@@ -14,7 +14,7 @@ from mastra_nb.catalog import catalog
 from mastra_nb.errors import NotFound, UsageError, close_matches
 from mastra_nb.events import View
 from mastra_nb.messages import Usage
-from mastra_nb.notebook import _config, _kept, _live, _values
+from mastra_nb.notebook import _config, _kept, _live, _values, _workflows
 from mastra_nb.notebook._errors import plain
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._options import words_of
@@ -270,6 +270,9 @@ _COMMANDS: dict[str, Callable[..., Awaitable[None]]] = {
     "agents": _agents,
     "runs": _runs,
     "run": _run,
+    "waiting": _workflows.waiting,
+    "workflows": _workflows.workflows,
+    "graph": _workflows.graph,
     "threads": _kept.threads,
     "memory": _kept.memory,
     "index": _kept.index,

@@ -85,8 +85,13 @@ def _in_mastra(host: Host, before: list[str], fragment: str) -> tuple[str, list[
         return fragment, _starting(fragment, [name for name in known if name])
     if len(before) > 1:
         return None
-    known = {"replay": list(_REPLAY), "default": sorted(host.agents()), "runs": ["all"],
-             "run": list(host.views)}.get(before[0], [])  # fmt: skip
+    known = {
+        "replay": list(_REPLAY),
+        "default": sorted(host.agents()),
+        "runs": ["all"],
+        "run": list(host.views),
+        "graph": [*host.workflows(), *host.views],
+    }.get(before[0], [])
     return fragment, _starting(fragment, known)
 
 

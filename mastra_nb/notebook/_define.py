@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mastra_nb import views
 from mastra_nb.agents import Agent
 from mastra_nb.errors import UsageError
-from mastra_nb.notebook import _front, _kept, _values
+from mastra_nb.notebook import _front, _kept, _live, _values, _workflows
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._options import Parsed, from_mapping, parse_cell
-from mastra_nb.notebook._specs import AGENT, TOOL
+from mastra_nb.notebook._rewrite import signature
+from mastra_nb.notebook._specs import AGENT, TOOL, WORKFLOW
 from mastra_nb.tools import Tool
+from mastra_nb.workflows import Workflow, workflow
 
 
 def agent(host: Host, line: str, body: str | None, names: _values.Names) -> str:
@@ -172,3 +177,24 @@ def tools_end(host: Host, line: str, functions: list[str]) -> str:
     return "tools: " + ", ".join(
         f"{t.name} (asks you)" if t.needs_approval else t.name for t in made
     )
+
+
+def workflow_begin(line: str, body: str) -> None:
+    """Raises UsageError for a cell that defines no workflow."""
+    if signature(line) is None:
+        raise UsageError(
+            f'"{line}" is no signature' if line.strip() else "%%workflow needs a name",
+            hint=f"usage: {WORKFLOW.usage[0]}",
+        )
+    raise UsageError("the workflow has no body", hint="write what it does below %%workflow")
+
+
+def workflow_end(host: Host, fn: Callable[..., Any]) -> Workflow[Any]:
+    """The workflow whose body is `fn`; the cell shows its outline."""
+    made: Workflow[Any] = host.app.add(workflow(fn))
+    calls = _workflows.steps_of(made.outline["nodes"])
+    about = ", ".join(calls) or "no durable call in its source"
+    _live.say(f"{made.name}{inspect.signature(fn)} · {about}")
+    if calls and host.in_kernel:
+        _live.publish(views.outline_bundle(made.outline))
+    return made

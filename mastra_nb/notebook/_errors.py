@@ -27,11 +27,19 @@ def lines(error: MastraError) -> list[str]:
     if isinstance(error, RunSuspended):
         id = getattr(error.run, "id", error.run)
         head = f"{_BOLD}⏸ suspended{_OFF} {id} · {message.rpartition(' waits: ')[2]}"
-        return [f"{head} · %resume {id} approve"]
+        return [f"{head} · %resume {id} {_answer(error)}"]
     out = [f"{_BOLD}{type(error).__name__}{_OFF}: {message}"]
     if hint:
         out.append(f"  → {hint}")
     return out
+
+
+def _answer(error: RunSuspended) -> str:
+    pending = getattr(error.run, "pending", {})
+    if len(pending) > 1:
+        return "--at PLACE …; %mastra waiting lists them"
+    asked = next(iter(pending.values()), None)
+    return "approve" if asked is None or asked.reason == "approval" else "{…}"
 
 
 def _render_traceback_(self: MastraError) -> list[str]:

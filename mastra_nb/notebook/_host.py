@@ -26,9 +26,11 @@ from mastra_nb.notebook._attach import CellCalls, notebook_name
 from mastra_nb.notebook._errors import one_line
 from mastra_nb.notebook._live import Bundle, Cell, Final, Screen, Terminal
 from mastra_nb.notebook._replay import Replay, remember_model, remembered_model
+from mastra_nb.notebook._templates import variables
 from mastra_nb.runs import Run
 from mastra_nb.services import Services
 from mastra_nb.storage import Store, Thread
+from mastra_nb.workflows import Workflow
 
 _MOST_RUNS = 500
 # Other kernels write for milliseconds; who holds a file for longer than this is stuck.
@@ -171,6 +173,12 @@ class Host:
             return self.assistant
         return _values.find_agent(name, names, self.app.agents)
 
+    def workflows(self) -> dict[str, Workflow[Any]]:
+        """Those of the notebook and of its application, by what a user calls them."""
+        user = self.names()
+        mine = {n: user[n] for n in variables(user) if isinstance(user[n], Workflow)}
+        return {**self.app.workflows, **mine}
+
     @property
     def assistant(self) -> Agent[Any]:
         """Who is asked while there is no default: the notebook's model, without instructions."""
@@ -186,6 +194,8 @@ class Host:
         known = {agent.name: agent for agent in self.agents().values()}
         for name, agent in known.items():
             self.app.agents.setdefault(name, agent)
+        for workflow in self.workflows().values():
+            self.app.workflows.setdefault(workflow.name, workflow)
         self.app.agents.setdefault("assistant", self.assistant)
         return await self.app.get_run(id)
 

@@ -118,6 +118,7 @@ async def frames(run: Run[Any], frame_rate: float) -> AsyncIterator[None]:
 
     Ends when the run rests, whatever its outcome. If the reader is cancelled, so is the run.
     """
+    run.presented = True
     task = asyncio.ensure_future(_rest(run))
     seen = -1
     try:

@@ -9,6 +9,7 @@ generator expression, or a cell that another magic runs, it becomes the blocking
 from __future__ import annotations
 
 import ast
+import io
 import itertools
 import re
 import sys
@@ -25,7 +26,7 @@ _COMPREHENSIONS = (ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)
 
 def rewrite(lines: list[str], *, nested: bool, transform: Callable[[str], str]) -> list[str]:
     """`nested` is whether a cell is being run already; `transform` is IPython's transformation,
-    for the Python body of `%%tool`.
+    for the Python body of `%%tool` and `%%workflow`.
     """
     if not any(mark in line for line in lines for mark in _MARK):
         return lines
@@ -36,8 +37,12 @@ def rewrite(lines: list[str], *, nested: bool, transform: Callable[[str], str]) 
         )
     except SyntaxError:
         return lines
-    if (body := _tool_cell(tree)) is not None:
-        return _tool_source(*body, transform=transform).splitlines(keepends=True)
+    if (body := _cell(tree, "tool")) is not None:
+        made = _tool_source(*body, transform=transform).splitlines(keepends=True)
+        return rewrite(made, nested=nested, transform=transform)
+    if (body := _cell(tree, "workflow")) is not None:
+        made = _workflow_source(*body, transform=transform).splitlines(keepends=True)
+        return rewrite(made, nested=nested, transform=transform)
     edits = [_edit(call, where, nested) for call, where in _calls(tree, _Place())]
     if not edits:
         return lines
@@ -114,15 +119,15 @@ def _edit(call: ast.Call, place: _Place, nested: bool) -> _Edit:
     )
 
 
-def _tool_cell(tree: Any) -> tuple[str, str] | None:
-    """(line, body) of a cell that is nothing but `%%tool`."""
+def _cell(tree: Any, name: str) -> tuple[str, str] | None:
+    """(line, body) of a cell that is nothing but this magic."""
     if len(tree.body) != 1 or not isinstance(tree.body[0], ast.Expr):
         return None
     call = tree.body[0].value
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
         return None
     texts = [a.value for a in call.args if isinstance(a, ast.Constant)]
-    if call.func.attr != "run_cell_magic" or len(texts) != 3 or texts[0] != "tool":
+    if call.func.attr != "run_cell_magic" or len(texts) != 3 or texts[0] != name:
         return None
     return str(texts[1]), str(texts[2])
 
@@ -137,6 +142,65 @@ def _tool_source(line: str, body: str, *, transform: Callable[[str], str]) -> st
         f"{source}"
         f"get_ipython().mastra.tools_end({line!r}, {_functions(source)!r})\n"
     )
+
+
+def signature(line: str) -> tuple[str, str] | None:
+    """(name, the whole signature) of the line of a `%%workflow`; None if it is none."""
+    match = _SIGNATURE.fullmatch(line.strip())
+    if match is None:
+        return None
+    text = f"{match['name']}{match['args'] or '()'}{match['type'] or ''}"
+    try:
+        ast.parse(f"async def {text}: pass")
+    except SyntaxError:
+        return None
+    return match["name"], text
+
+
+_SIGNATURE = re.compile(
+    r"(?P<name>[^\W\d]\w*)[ \t]*(?P<args>\(.*\))?(?P<type>[ \t]*->.+)?", re.DOTALL
+)
+
+
+def _workflow_source(line: str, body: str, *, transform: Callable[[str], str]) -> str:
+    """The body as an async function whose line n is line n of the cell."""
+    found, source = signature(line), transform(body)
+    if found is None or not _has_code(source):
+        return f"get_ipython().mastra.workflow_begin({line!r}, {body!r})\n"
+    name, text = found
+    inside = _inside_texts(source)
+    lines = [
+        each if n in inside or not each.strip() else f"    {each}"
+        for n, each in enumerate(source.splitlines(keepends=True), 1)
+    ]
+    end = "" if source.endswith("\n") else "\n"
+    return (
+        f"async def {text}:\n{''.join(lines)}{end}"
+        f"{name} = get_ipython().mastra.workflow_end({line!r}, {name})\n"
+    )
+
+
+def _has_code(source: str) -> bool:
+    return any(s.strip() and not s.lstrip().startswith("#") for s in source.splitlines())
+
+
+def _inside_texts(source: str) -> set[int]:
+    """Numbers of the lines that begin inside a text of several lines: indented it were another."""
+    inside: set[int] = set()
+    start = 0
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            kind = tokenize.tok_name[token.type]
+            if kind == "STRING":
+                inside.update(range(token.start[0] + 1, token.end[0] + 1))
+            elif kind == "FSTRING_START":
+                start = start or token.start[0]
+            elif kind == "FSTRING_END":
+                inside.update(range(start + 1, token.end[0] + 1))
+                start = 0
+    except (tokenize.TokenError, SyntaxError):
+        pass  # Python will say what is wrong, and where
+    return inside
 
 
 def _functions(source: str) -> list[str]:

@@ -132,6 +132,24 @@ TOOL = Spec(
     '    """Send a mail."""\n    return "sent"',
 )
 
+WORKFLOW = Spec(
+    name="workflow",
+    summary="Define a workflow; its body is Python.",
+    usage=("%%workflow NAME(ARGUMENTS) [-> TYPE]",),
+    body=(
+        "NAME becomes a function: `await NAME(...)` runs it. In the body every call of a @step,\n"
+        "an agent, a workflow and `tool.run(...)` is kept: when the run goes on after a restart\n"
+        "or an answer, what has ended is not done again. The Python between the calls runs\n"
+        "again: keep effects in steps; await now(), random(), uuid(), sleep(), suspend(question)\n"
+        "of mastra_nb.workflows for what must not change. The cell shows the outline at once."
+    ),
+    options=(),
+    examples="%%workflow digest(topic: str) -> str\n"
+    "pages = await asyncio.gather(*[fetch(u) for u in await search(topic)])\n"
+    'if not await suspend({"pages": len(pages)}, schema=bool):\n    return ""\n'
+    'return await writer(f"Sum up: {pages}")',
+)
+
 RESUME = Spec(
     name="resume",
     summary="Answer a run that waits, and let it go on.",
@@ -139,7 +157,8 @@ RESUME = Spec(
     body=(
         "RUN is an id or its beginning; without one the run that was suspended last is meant.\n"
         "Words after deny are told to the model as the reason. Without an answer a run that was\n"
-        "cut off is taken up where it was."
+        "cut off is taken up where it was, and one of a workflow that failed or was stopped is\n"
+        "tried again from there."
     ),
     options=(
         Option(
@@ -160,6 +179,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "agents": ("", "the agents of this notebook"),
     "runs": ("[all|N]", "runs of this kernel; all or N: of the store"),
     "run": ("[RUN]", "show one run; without an id the newest"),
+    "waiting": ("", "what waits for a person, in any run of the store"),
+    "workflows": ("", "the workflows of this notebook"),
+    "graph": ("[NAME|RUN]", "the picture of a workflow, or of a run of one"),
     "threads": ("", "conversations of the store"),
     "memory": ("[AGENT|THREAD|RESOURCE]", "what is remembered"),
     "index": ("[NAME [QUESTION…]]", "indexes of the store, or what one of them finds"),
@@ -180,4 +202,4 @@ MASTRA = Spec(
     + f"\n    %mastra {'index ingest NAME PATH…':<32}read files and folders into an index",
 )
 
-SPECS = {spec.name: spec for spec in (AGENT, ASK, TOOL, RESUME, MASTRA)}
+SPECS = {spec.name: spec for spec in (AGENT, ASK, TOOL, WORKFLOW, RESUME, MASTRA)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -11,6 +12,7 @@ from mastra_nb.errors import UsageError
 from mastra_nb.notebook import _ask, _commands, _complete, _define, _errors, _rewrite
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._live import say
+from mastra_nb.notebook._present import present
 from mastra_nb.notebook._progress import progress_of
 from mastra_nb.notebook._specs import SPECS
 from mastra_nb.progress import set_progress
@@ -81,16 +83,21 @@ class Magics:
     def tools_end(self, line: str, functions: list[str]) -> None:
         say(_define.tools_end(self.host, line, functions))
 
+    def workflow_begin(self, line: str, body: str) -> None:
+        _define.workflow_begin(line, body)
+
+    def workflow_end(self, line: str, fn: Callable[..., Any]) -> Any:
+        return _define.workflow_end(self.host, fn)
+
     # What IPython calls
 
     def transform(self, lines: list[str]) -> list[str]:
         return _rewrite.rewrite(
-            lines, nested=_rewrite.running_cell(self.shell.run_code), transform=self._transform_body
+            lines, nested=_rewrite.running_cell(self.shell.run_code), transform=self._plain
         )
 
-    def _transform_body(self, body: str) -> str:
-        manager = self.shell.input_transformer_manager
-        return "".join(self.transform(manager.transform_cell(body).splitlines(keepends=True)))
+    def _plain(self, body: str) -> str:
+        return str(self.shell.input_transformer_manager.transform_cell(body))
 
     def begin_cell(self, info: Any) -> None:
         self.host.calls.begin(info.raw_cell)
@@ -102,8 +109,8 @@ class Magics:
             def magic(line: str, cell: str | None = None, local_ns: Any = None) -> Any:
                 if name == "agent":
                     return self.agent(line, cell, ns=local_ns)
-                if name == "tool":
-                    return self._run_tool_cell(line, cell)
+                if name in ("tool", "workflow"):
+                    return self._run_python_cell(name, line, cell)
                 return self.run(name, line, cell, ns=local_ns)
 
             magic.__name__ = magic.__qualname__ = name
@@ -114,17 +121,17 @@ class Magics:
 
         return {name: of(name) for name in SPECS}
 
-    def _run_tool_cell(self, line: str, cell: str | None) -> None:
+    def _run_python_cell(self, name: str, line: str, cell: str | None) -> None:
         if cell is None:
-            raise UsageError("%tool has no cell", hint="write %%tool above the functions")
+            raise UsageError(f"%{name} has no cell", hint=f"write %%{name} above the Python of it")
         source = "".join(
             _rewrite.rewrite(
-                [f"get_ipython().run_cell_magic('tool', {line!r}, {cell!r})\n"],
+                [f"get_ipython().run_cell_magic({name!r}, {line!r}, {cell!r})\n"],
                 nested=True,
-                transform=self._transform_body,
+                transform=self._plain,
             )
         )
-        exec(compile(source, "<%%tool>", "exec"), self.shell.user_ns)  # noqa: S102
+        exec(compile(source, f"<%%{name}>", "exec"), self.shell.user_ns)  # noqa: S102
 
     # Coming and going
 
@@ -135,6 +142,7 @@ class Magics:
         shell = self.shell
         set_ambient(self.host.services)
         set_progress(lambda: progress_of(self.host))
+        self.host.services.present = partial(present, self.host)
         _errors.install()
         for name, magic in self.fallbacks().items():
             shell.register_magic_function(magic, magic_kind="line_cell", magic_name=name)
@@ -153,6 +161,7 @@ class Magics:
         shell = self.shell
         set_ambient(None)
         set_progress(None)
+        self.host.services.present = None
         _errors.uninstall()
         for name in SPECS:
             for kind in ("line", "cell"):

@@ -491,6 +491,8 @@ def test_text_of_an_outline() -> None:
             "      └─ y",
         ]
     )
+    failed = graphs.text(flow(node("a")), {"a": State(status="error", error="no\nfile")})
+    assert failed.endswith("✗  a: no file")
     assert "d ← b, c, a" in graphs.text(flow(DIAMOND))
 
 

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from mastra_nb import timelines
-from mastra_nb.events import View
+from mastra_nb.events import Resumed, Suspended, View
 from tests.hostile import PAYLOADS
 from tests.unit.test_graphs import Log, inert
 
@@ -111,12 +111,15 @@ def test_a_long_wait_is_cut_out_and_named() -> None:
     log.start("W", "workflow")
     log.did("W/a", after=2.0)
     log.start("W/ask")
+    log.emit("W/ask", Suspended(path="W/ask", reason="input"))
     log.now += 86_400
+    log.emit("W/ask", Resumed(path="W/ask", value=1))
     log.start("W", "workflow", attempt=2)
     log.start("W/ask", attempt=2)
     log.end("W/ask", after=2.0)
     bars = timelines.timeline(log.view, "W")
     assert [(b["start"], b["end"]) for b in bars] == [(0.0, 2.0), (86_402.0, 86_404.0)]
+    assert "attempt" not in bars[1]
     svg = timelines.svg(bars)
     assert "24 h 0 min" in svg
     first, second = (

@@ -621,7 +621,9 @@ def ended(log: Log, output: Any) -> Log:
     return log
 
 
-_PICTURE = re.compile(r'<img alt="[^"]*" src="data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)">')
+_PICTURE = re.compile(
+    r'<img alt="[^"]*" width="\d+" height="\d+" src="data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)">'
+)
 
 
 def pictures(markdown: str) -> list[str]:
@@ -635,7 +637,7 @@ def test_record_of_a_workflow() -> None:
     assert graph["states"]["sum"] == {"status": "ok", "seconds": 0.3, "done": 3, "total": 3}
     assert graph["states"]["publish/ask"] == {"status": "skipped"}
     assert [b["name"] for b in run["timeline"]] == [
-        "read", "sum", "sum", "sum", "publish", "check",
+        "read", "sum[0]", "sum[1]", "sum[2]", "publish", "check",
     ]  # fmt: skip
     assert run["output"] == {"pages": 3}
     assert [i["name"] for i in run["items"]] == ["read", "sum[0]", "sum[1]", "sum[2]", "publish"]
@@ -658,7 +660,7 @@ def test_a_workflow_shows_its_picture_then_the_answer_then_how() -> None:
     order = [
         "<img",
         "All **good**.",
-        "▸ 5 steps",
+        "<summary>5 steps",
         "<code>read</code>",
         "⏱ timeline",
         "1.3 s</small>",
@@ -666,7 +668,16 @@ def test_a_workflow_shows_its_picture_then_the_answer_then_how() -> None:
     places = [page.index(part) for part in order]
     assert places == sorted(places)
     assert page.count("<details>") == page.count("</details>")
+    assert "⚙ <code>check</code>(n=1) → fine · 0.5 s" in page
     assert "custom" not in page and "◇" not in page
+
+
+def test_the_answer_of_a_workflow_is_in_its_bundle_once() -> None:
+    bundle = views.bundle(views.record(ended(papers(), "All **good**.").view))
+    start, end = bundle[views.MIME]["at"]
+    utf16 = bundle["text/markdown"].encode("utf-16-le")
+    assert utf16[2 * start : 2 * end].decode("utf-16-le") == "All **good**."
+    assert "text" not in bundle[views.MIME] and "output" not in bundle[views.MIME]
 
 
 def test_a_running_workflow_names_its_running_steps() -> None:
@@ -689,7 +700,7 @@ def test_of_many_items_the_first_and_the_failed_are_shown() -> None:
     (more,) = [i for i in run["items"] if i["type"] == "more"]
     assert more == {"type": "more", "count": 985, "name": "sum"}
     page = views.markdown(run)
-    assert "… 985 more of sum" in page and "▸ 1,002 steps · ✗ 30 failed" in page
+    assert "… 985 more of sum" in page and "1,002 steps · ✗ 30 failed" in page
     assert len(json.dumps(views.bundle(run))) < 40_000
 
 
@@ -744,7 +755,7 @@ def test_ten_steps_are_less_than_40_kb_in_a_notebook() -> None:
         log.end(f"W/step_{i}", rows)
     log.end("W", "done")
     bundle = views.bundle(views.record(log.view))
-    assert len(json.dumps(bundle, ensure_ascii=False)) < 60_000
+    assert len(json.dumps(bundle, ensure_ascii=False)) < 40_000
     assert "svg" not in json.dumps(bundle[views.MIME])
 
 

@@ -1,0 +1,62 @@
+"""A workflow's picture: in the cell that defines it, after a run, and in the saved notebook."""
+
+from __future__ import annotations
+
+from nbconvert import HTMLExporter
+
+from tests.browser.lab import Lab, Theme
+
+DEFINE = """\
+%load_ext mastra_nb
+from mastra_nb import Workflow, step
+
+
+@step
+def pages(text: str) -> list[int]:
+    return list(range(12))
+
+
+@step(on_error="collect")
+def half(page: int) -> int:
+    if page == 7:
+        raise ValueError("<img src=x onerror=canary(1)>")
+    return page // 2
+
+
+@step
+def count(halves: list) -> int:
+    return len(halves)
+
+
+halves = Workflow(name="halves", input=str).then(pages).foreach(half, concurrency=4).then(count)
+halves
+"""
+RUN = 'await halves.run("a")'
+_SIZES = """images => Promise.all(images.map(async image => {
+    await image.decode();
+    return [image.naturalWidth, image.clientWidth];
+}))"""
+
+
+def test_pictures_show_in_the_cell_and_in_the_saved_notebook(lab: Lab) -> None:
+    path = lab.server.write("pictures.ipynb", [DEFINE, RUN])
+    themes: tuple[Theme, Theme] = ("light", "dark")
+    for kernel, theme in zip((True, False), themes, strict=True):
+        if kernel:
+            notebook = lab.open(path, theme=theme)
+            notebook.run_all()
+            notebook.save(forget_kernel=True)
+        else:
+            lab.server.shutdown_kernels()
+            notebook = lab.open(path, kernel=False, theme=theme)
+        for cell, pictures in ((0, 1), (1, 2)):
+            output = notebook.output(cell)
+            for fold in output.locator("details").all():
+                fold.evaluate("e => e.open = true")
+            sizes = output.locator("img").evaluate_all(_SIZES)
+            assert len(sizes) == pictures
+            assert all(0 < shown <= wide for wide, shown in sizes)
+        assert "<img" in notebook.text(1)
+        notebook.screenshot(f"workflow_{theme}")
+    page, _ = HTMLExporter().from_filename(str(path))
+    assert page.count('src="data:image/svg+xml;base64,') == 3
