@@ -241,9 +241,11 @@ async def test_a_sleep_does_not_begin_anew() -> None:
 
 @pytest.mark.parametrize("fn", [suspend, sleep, now, random, uuid])
 async def test_outside_of_a_body(fn: Any) -> None:
+    async def called() -> Any:
+        return await (fn(1) if fn is sleep else fn())
+
     with pytest.raises(UsageError, match="is for the body of a workflow") as caught:
-        made = fn(1) if fn is sleep else fn()
-        await made
+        await called()
     assert "@workflow" in caught.value.hint
 
 

@@ -132,7 +132,7 @@ def test_the_outline() -> None:
         .then(agent)
         .graph([step(len, id="f"), step(str, id="g", depends_on=["f"])])
         .sleep(2)
-        .sleep_until(dt.datetime(2030, 1, 2, 3, 4))
+        .sleep_until(dt.datetime(2030, 1, 2, 3, 4, tzinfo=dt.UTC))
         .wait_for_event("paid")
         .commit()
     )
