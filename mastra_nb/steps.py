@@ -369,6 +369,7 @@ class Step(Generic[O]):
             error = known_error(past.failed[path])
         else:
             while True:
+                began = len(ctx.run.events)
                 try:
                     return await ctx.call(
                         self.target, value, segment=segment, codec=self.codec, lazy=lazy
@@ -380,7 +381,7 @@ class Step(Generic[O]):
                     break
                 delay = min(self.retry_delay * 2.0 ** (failed - 1), _LONGEST_DELAY)
                 await asyncio.sleep(delay)
-                past.attempts[path] = past.attempts.get(path, 0) + 1
+                past.take_in(path, ctx.run.events[began:])
                 past.failures.pop(path, None)
                 past.forget_failures(path)
         if self.on_error == "fail" or ctx.run.refusal is not None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from mastra_nb import Context
-from mastra_nb.errors import NotFound, RunSuspended, StepError, Stopped
+from mastra_nb import Agent, Context, Mastra, tool
+from mastra_nb.errors import ModelError, NotFound, RunSuspended, StepError, Stopped
 from mastra_nb.steps import Failure, step
+from mastra_nb.testing import ScriptedModel, calls
 from mastra_nb.workflows import Workflow, otherwise
 
 
@@ -332,3 +333,71 @@ async def test_every_composition_can_be_stopped(build: Callable[[], Any]) -> Non
     with pytest.raises(Stopped):
         await run
     assert all(s.status != "running" for s in run.view.spans.values())
+
+
+# What has ended is not done again when what it is in is tried again
+
+
+async def test_a_nested_workflow_is_tried_again_from_where_it_failed() -> None:
+    done: list[str] = []
+
+    @step
+    def first(n: int, ctx: Context) -> int:
+        done.append("first")
+        ctx.state["first"] = n
+        return n
+
+    @step
+    def second(n: int) -> int:
+        done.append("second")
+        if done.count("second") < 3:
+            raise ValueError("no")
+        return n
+
+    inner = Workflow(name="inner").then(first).then(second)
+    made = w().then(step(inner, retries=2, retry_delay=0))
+    Mastra(workflows=[made], storage="memory://")
+    run = made.run(5)
+    assert await run == 5
+    assert done == ["first", "second", "second", "second"]
+    assert run.view.spans["w/inner"].attempt == run.view.spans["w/inner/second"].attempt == 3
+
+
+async def test_what_a_step_has_called_is_not_called_again() -> None:
+    done: list[str] = []
+
+    @step
+    def inner(n: int) -> int:
+        done.append("inner")
+        return n
+
+    @step(retries=1, retry_delay=0)
+    async def outer(n: int) -> int:
+        done.append("outer")
+        made = await inner(n)
+        if done.count("outer") < 2:
+            raise ValueError("no")
+        return made
+
+    made = w().then(outer)
+    Mastra(workflows=[made], storage="memory://")
+    assert await made.run(1) == 1
+    assert done == ["outer", "inner", "outer"]
+
+
+async def test_an_agent_is_tried_again_from_its_last_answer() -> None:
+    paid: list[int] = []
+
+    @tool
+    def pay(amount: int) -> str:
+        paid.append(amount)
+        return "paid"
+
+    model = ScriptedModel(calls("pay", amount=1), ModelError("gone"), "done")
+    agent = Agent(name="clerk", model=model, tools=[pay])
+    made = w().then(step(agent, retries=1, retry_delay=0))
+    Mastra(workflows=[made], storage="memory://")
+    run = made.run("pay")
+    assert await run == "done"
+    assert paid == [1]
+    assert [m.role for m in run.messages] == ["user", "assistant", "tool", "assistant"]
