@@ -76,6 +76,7 @@ class Builder:
         only the first of them, whose output it is. The last condition may be `otherwise`.
         """
         made: list[tuple[Callable[..., Any], Step[Any]]] = []
+        arm: Any
         for arm in arms:
             if not isinstance(arm, tuple | list) or len(arm) != 2 or not callable(arm[0]):
                 raise self._wrong(
@@ -146,7 +147,8 @@ class Builder:
         """So many seconds, or what a function of the value says; the value goes through."""
         if isinstance(length, dt.timedelta):
             length = length.total_seconds()
-        if not callable(length) and not (isinstance(length, int | float) and length >= 0):
+        given: Any = length
+        if not callable(given) and not (isinstance(given, int | float) and given >= 0):
             raise self._wrong(f"sleep({length!r}) is no time", "give seconds")
         self._add(Sleep(self._number("sleep"), length), self._gives)
         return self
