@@ -165,7 +165,7 @@ async def test_wcp_08_multi_merge(log: Log) -> None:
 
 async def first(names: list[str], log: Log, *, of: int = 1, stop: bool = False) -> list[Any]:
     """In the body of a workflow: what the first `of` gave. Who was first is journaled."""
-    runs = [asyncio.ensure_future(log.step(n, i * 0.02).run()) for i, n in enumerate(names)]
+    runs = [asyncio.ensure_future(log.step(n, i * 0.06).run()) for i, n in enumerate(names)]
     done, left = list[Any](), {*runs}
     while len(done) < of:
         ended, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
@@ -279,7 +279,7 @@ async def test_wcp_12_multiple_instances_without_synchronization(log: Log) -> No
 
     @workflow
     async def spawn(n: int) -> str:
-        begun = [asyncio.ensure_future(log.step("one", 0.03).run(i)) for i in range(n)]
+        begun = [asyncio.ensure_future(log.step("one", 0.1).run(i)) for i in range(n)]
         await log.step("after").run()
         return f"{len(begun)} begun"
 
@@ -442,7 +442,7 @@ async def test_wcp_40_interleaved_routing(log: Log) -> None:
 
         await asyncio.gather(*(one(name, after) for name, after in ready.items()))
 
-    await any_order.run({"a": 0.04, "b": 0.0, "c": 0.02})
+    await any_order.run({"a": 0.16, "b": 0.0, "c": 0.08})
     assert (log.did, log.most) == (["b", "c", "a"], 1)
 
 
@@ -473,7 +473,7 @@ async def test_wcp_25_cancel_region(log: Log) -> None:
     """Two steps under way in a part of it are stopped, a third beside them is not."""
     region = Workflow(name="region").parallel([log.step("a", 5), log.step("b", 5)])
     guarded = Workflow(name="guarded").parallel([region, log.step("stop", 0.01)], wait=1)
-    run = Workflow(name="w").parallel([guarded, log.step("beside", 0.04)]).run()
+    run = Workflow(name="w").parallel([guarded, log.step("beside", 0.1)]).run()
     await run
     assert log.did == ["stop", "beside"]
     spans = run.view.spans
@@ -498,7 +498,7 @@ async def test_wcp_27_complete_multiple_instance_activity(log: Log) -> None:
     @workflow
     async def so_far(seconds: list[float]) -> int:
         runs = [asyncio.ensure_future(log.step("one", s).run(s)) for s in seconds]
-        done, left = await asyncio.wait(runs, timeout=0.05)
+        done, left = await asyncio.wait(runs, timeout=0.3)
         for run in left:
             run.cancel()
         return len([await run for run in done])
