@@ -308,8 +308,11 @@ class _WorkflowTool:
         self.spec = ToolSpec(name=self.name, description=about, parameters=schema)
 
     async def invoke(self, input: Any, ctx: Context, /) -> Any:
-        given = input if self._whole or not isinstance(input, dict) else input.get("input")
-        return to_json(await self.workflow.invoke(given, ctx))
+        return to_json(await self.workflow.invoke(self.input_of(input), ctx))
+
+    def input_of(self, args: Any) -> Any:
+        """What the workflow is given for these arguments."""
+        return args if self._whole or not isinstance(args, dict) else args.get("input")
 
 
 def workflow(fn: Callable[..., Any] | None = None, /, *, name: str = "", **options: Any) -> Any:

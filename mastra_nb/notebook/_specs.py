@@ -140,8 +140,8 @@ WORKFLOW = Spec(
         "NAME becomes a function: `await NAME(...)` runs it. In the body every call of a @step,\n"
         "an agent, a workflow and `tool.run(...)` is kept: when the run goes on after a restart\n"
         "or an answer, what has ended is not done again. The Python between the calls runs\n"
-        "again, so keep effects in steps; await now(), random(), uuid(), sleep() and suspend(question) of\n"
-        "mastra_nb.workflows for what must not change. The cell shows the outline at once."
+        "again: keep effects in steps; await now(), random(), uuid(), sleep(), suspend(question)\n"
+        "of mastra_nb.workflows for what must not change. The cell shows the outline at once."
     ),
     options=(),
     examples="%%workflow digest(topic: str) -> str\n"
