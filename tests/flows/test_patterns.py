@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mastra_nb import Context, Run, Workflow, otherwise, step, workflow
+from mastra_nb import Context, Run, Workflow, otherwise, step, suspend, workflow
 from mastra_nb.errors import NotResumable, RunSuspended, Stopped
 from mastra_nb.workflows import sleep
 
@@ -187,6 +187,20 @@ async def test_wcp_09_structured_discriminator(log: Log) -> None:
 
     assert await race.run() == "a"
     assert log.did == ["a", "after", "b", "c"]
+
+
+async def test_who_was_first_in_a_body_is_kept_over_a_restart(log: Log) -> None:
+    """All have ended by then, so the journal alone would not say it."""
+
+    @workflow
+    async def race() -> str:
+        given = await first(["a", "b", "c"], log)
+        return f"{given[0]} {await suspend('Well?', schema=str)}"
+
+    run = await asked(race.run())
+    assert sorted(log.did) == ["a", "b", "c"]
+    assert await run.resume("yes") == "a yes"
+    assert sorted(log.did) == ["a", "b", "c"]
 
 
 async def test_wcp_29_cancelling_discriminator(log: Log) -> None:
