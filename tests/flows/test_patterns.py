@@ -412,14 +412,16 @@ async def test_wcp_17_interleaved_parallel_routing(log: Log) -> None:
 
 
 async def test_wcp_18_milestone(log: Log) -> None:
-    """The order can be changed until it is packed, and not after."""
-    for answer in ("change", "packed"):
-        wf = Workflow(name="w").parallel([ask("change"), ask("packed")], wait=1)
-        run = (await asked(wf.run(1))).resume("yes", path=answer)
-        assert await run == {answer: "yes"}
-        if answer == "packed":
-            with pytest.raises(NotResumable):
-                run.resume("blue, please", path="change")
+    """The order can be changed, and changed again, until it is packed, and not after."""
+    still = Workflow(name="open").parallel([ask("change"), ask("packed")], wait=1)
+    run = await asked(Workflow(name="w").do_until(still, lambda out: "packed" in out).run(1))
+    for i, colour in enumerate(("blue", "red")):
+        assert f"w/open[{i}]/change" in run.pending
+        run = await asked(run.resume(colour, path="change"))
+    run = run.resume("yes", path="packed")
+    assert await run == {"packed": "yes"}
+    with pytest.raises(NotResumable):
+        run.resume("green", path="change")
 
 
 async def test_wcp_39_critical_section(log: Log) -> None:
