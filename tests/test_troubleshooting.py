@@ -315,7 +315,10 @@ async def step_twice(_: Path) -> None:
 
 @provokes
 async def cannot_be_kept(_: Path) -> None:
-    await Workflow(name="report").then(step(lambda s: re.compile(s), id="fetch")).run("a+")
+    def fetch(url: str) -> Any:
+        return re.compile(url)
+
+    await Workflow(name="report").then(fetch).run("a+")
 
 
 @provokes
