@@ -297,9 +297,13 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
+HURRY = 2.0
+
+
 @step
 def approve(amount: float, ctx: Context) -> bool:
-    answer: bool = ctx.suspend({"pay": amount}, schema=bool, timeout=0.001)
+    seconds = 0.001 if amount == HURRY else None
+    answer: bool = ctx.suspend({"pay": amount}, schema=bool, timeout=seconds)
     return answer
 
 
@@ -329,8 +333,8 @@ async def step_too_slow(_: Path) -> None:
     await Workflow(name="report").then(step(fetch, timeout=0.01)).run("https://example.org")
 
 
-async def _suspended(wf: Workflow[Any]) -> Any:
-    run = wf.run(1)
+async def _suspended(wf: Workflow[Any], input: float = 1) -> Any:
+    run = wf.run(input)
     with pytest.raises(RunSuspended):
         await run
     return run
@@ -343,7 +347,7 @@ async def wrong_answer(_: Path) -> None:
 
 @provokes
 async def nobody_answered(_: Path) -> None:
-    run = await _suspended(Workflow(name="pay").then(approve))
+    run = await _suspended(Workflow(name="pay").then(approve), HURRY)
     await asyncio.sleep(0.01)
     await run.expire()
 
