@@ -157,7 +157,7 @@ async def test_wcp_08_multi_merge(log: Log) -> None:
     after = log.step("after")
     arms = [
         Workflow(name=name).then(log.step(name.upper(), seconds)).then(after)
-        for name, seconds in (("a", 0.02), ("b", 0.0))
+        for name, seconds in (("a", 0.2), ("b", 0.0))
     ]
     await Workflow(name="w").parallel(arms).run()
     assert log.did == ["B", "after", "A", "after"]
@@ -165,7 +165,7 @@ async def test_wcp_08_multi_merge(log: Log) -> None:
 
 async def first(names: list[str], log: Log, *, of: int = 1, stop: bool = False) -> list[Any]:
     """In the body of a workflow: what the first `of` gave. Who was first is journaled."""
-    runs = [asyncio.ensure_future(log.step(n, i * 0.06).run()) for i, n in enumerate(names)]
+    runs = [asyncio.ensure_future(log.step(n, i * 0.1).run()) for i, n in enumerate(names)]
     done, left = list[Any](), {*runs}
     while len(done) < of:
         ended, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
@@ -435,7 +435,7 @@ async def test_wcp_39_critical_section(log: Log) -> None:
             async with alone:
                 await inside.step(f"{name}1", 0.01).run()
                 await inside.step(f"{name}2", 0.01).run()
-            await log.step(name, 0.05).run()
+            await log.step(name, 0.2).run()
 
         await asyncio.gather(way("a"), way("b"))
         assert (inside.most, inside.did) == (1, ["a1", "a2", "b1", "b2"])
@@ -498,9 +498,20 @@ async def test_wcp_25_cancel_region(log: Log) -> None:
 
 async def test_wcp_26_cancel_multiple_instance_activity(log: Log) -> None:
     """What has ended stays, what is under way is stopped, what had not begun never does."""
-    many = Workflow(name="many").foreach(log.step("one", 0.03), concurrency=2)
-    stop = log.step("stop", 0.045)
-    run = Workflow(name="w").parallel([many, stop], wait=1).run([1, 2, 3, 4, 5])
+    begun: list[int] = []
+
+    async def one(n: int) -> None:
+        begun.append(n)
+        await asyncio.sleep(0 if n < 2 else 5)
+        log.did.append("one")
+
+    async def stop(value: Any) -> None:
+        while len(begun) < 4:
+            await asyncio.sleep(0)
+        log.did.append("stop")
+
+    many = Workflow(name="many").foreach(one, concurrency=2)
+    run = Workflow(name="w").parallel([many, stop], wait=1).run([0, 1, 2, 3, 4])
     await run
     assert log.did == ["one", "one", "stop"]
     spans = run.view.spans
