@@ -282,7 +282,7 @@ class Step(Generic[O]):
                 hint="give a function, an agent, a tool or a workflow",
             )
         if not name or name == "<lambda>":
-            raise ConfigError("a step needs an id", hint='step(fn, id="fetch")')
+            raise ConfigError("a step needs an id", hint='step(fn, id="fetch"), or .map(fn)')
         if any(c in name for c in "/[]#~\0"):
             raise ConfigError(f'"{name}" cannot name a step', hint="no / [ ] # or ~ in it")
         self.description = description or about

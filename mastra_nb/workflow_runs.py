@@ -75,10 +75,16 @@ class WorkflowRun(Run[T]):
 
     def send_event(self, name: str, value: Any = None) -> Run[T]:
         """Go on with what a `wait_for_event` of this name waits for."""
+        known = []
         for path, asked in self.pending.items():
             if asked.reason == "event" and asked.payload == {"event": name}:
                 return self.resume(value, path=path)
-        raise NotResumable(f'run "{self.id}" does not wait for "{name}"', hint="see run.pending")
+            if asked.reason == "event" and isinstance(asked.payload, Mapping):
+                known.append(str(asked.payload.get("event")))
+        raise NotResumable(
+            f'run "{self.id}" does not wait for "{name}"',
+            hint=close_matches(name, known) if known else "it waits for no event; see run.pending",
+        )
 
     def fork(
         self,
