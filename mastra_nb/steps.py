@@ -129,7 +129,7 @@ class Shape:
             raise UsageError(f'"{self.called}" needs "{missing[0]}"', hint="give it by name")
         if self.one:
             return given.get(self.one, self.parameters[self.one][1])
-        return given or None
+        return given if self.parameters else None
 
     def arguments(self, input: Any) -> dict[str, Any]:
         """Raises SchemaError for an input that does not fit."""

@@ -50,13 +50,16 @@ _CODE = re.compile(
 
 
 class Asked(msgspec.Struct, kw_only=True):
-    """A question on its way. `call` identifies it in its cell, "" if it is not to be taken up."""
+    """A question on its way. `call` identifies it in its cell, "" if it is not to be taken up; it
+    is over when whoever asked is `given` the output.
+    """
 
     run: Run[Any]
     bundle: Callable[[Run[Any]], dict[str, Any]]
     form: str = "md"
     out: str = ""
     call: str = ""
+    given: bool = True
 
 
 # What is asked
@@ -197,23 +200,32 @@ def _pretty(text: str) -> str:
 
 
 async def settle(host: Host, asked: Asked, error: BaseException | None) -> None:
-    """Keep what is needed of a run that rests: who waits, who is done with, and who broke last."""
-    if isinstance(asked.run, WorkflowRun):
-        host.broken = None
+    """Keep what is needed of a run that rests: who waits, who is done with, and who broke."""
+    run = asked.run
+    workflow = isinstance(run, WorkflowRun)
+    before = next((w for w in host.broken if w.run.id == run.id), None)
+    cell = host.calls.nth if before is None else before.cell
+    now = Waiting(run=run, out=asked.out, call=asked.call, cell=cell)
+    if workflow:
+        beside = [w for w in host.broken if w.run.id != run.id and w.cell == cell]
+        stays = error is not None and not isinstance(error, RunSuspended) and run.log.events
+        host.broken = [*beside, now] if stays else beside
     if isinstance(error, RunSuspended):
         # The newest handle: an older one does not know what was answered meanwhile.
-        now = Waiting(run=asked.run, out=asked.out, call=asked.call)
         known = [w.run.id for w in host.waiting]
-        if asked.run.id in known:
-            host.waiting[known.index(asked.run.id)] = now
+        if run.id in known:
+            host.waiting[known.index(run.id)] = now
         else:
             host.waiting.append(now)
+    else:
+        host.waiting = [w for w in host.waiting if w.run.id != run.id]
+    store = host.services.store
+    if not asked.call or store is None:
         return
-    host.waiting = [w for w in host.waiting if w.run.id != asked.run.id]
-    if error is not None and isinstance(asked.run, WorkflowRun) and asked.run.log.events:
-        host.broken = Waiting(run=asked.run, out=asked.out, call=asked.call)
-    if asked.call and host.services.store is not None:
-        await _attach.end(host.services.store, asked.call)
+    if isinstance(error, RunSuspended) or (workflow and error is None and not asked.given):
+        await _attach.begin(store, asked.call, run.id)
+    else:
+        await _attach.end(store, asked.call)
 
 
 def value_of(asked: Asked, output: Any) -> Any:
@@ -303,7 +315,7 @@ def for_people(error: Exception, run: Run[Any]) -> Exception:
 _RUN_ID = re.compile(r"r_[0-9a-zA-Z]*")
 
 
-async def prepare_resume(host: Host, line: str) -> Asked:
+async def prepare_resume(host: Host, line: str, *, value: bool) -> Asked:
     host.refresh()
     parsed = parse_line(RESUME, line, is_name=lambda word: _RUN_ID.fullmatch(word) is not None)
     id = parsed.words[0] if parsed.words else ""
@@ -335,6 +347,7 @@ async def prepare_resume(host: Host, line: str) -> Asked:
         bundle=partial(show_run, host, named, "md"),
         out=parsed.get("out", "") or waiting.out,
         call=waiting.call,
+        given=value or bool(parsed.get("out", "") or waiting.out),
     )
 
 
@@ -381,9 +394,9 @@ def _fits(value: Any, schema: dict[str, Any]) -> bool:
 
 async def _waiting(host: Host, id: str, *, answered: bool) -> Waiting:
     """The run that is meant; without an id and an answer also one that failed or was stopped."""
-    broken = host.broken
-    if broken is not None and broken.run.id.startswith(id) and (id or not answered):
-        return await _current(host, broken)
+    for broken in reversed(host.broken):
+        if broken.run.id.startswith(id) and (id or not answered):
+            return await _current(host, broken)
     for waiting in reversed(host.waiting):
         if waiting.run.id.startswith(id) and (id or waiting.run.status == "suspended"):
             return await _current(host, waiting)
@@ -391,10 +404,10 @@ async def _waiting(host: Host, id: str, *, answered: bool) -> Waiting:
         store = host.services.store
         rows = await store.find_runs(status="suspended", limit=1) if store is not None else []
         if not rows:
-            again = f'%resume without an answer tries "{broken.run.name}" again' if broken else ""
-            raise NotResumable(
-                "no run waits for an answer", hint=again or "%mastra runs lists the runs"
-            )
+            hint = "%mastra runs lists the runs"
+            if host.broken:
+                hint = f'%resume without an answer tries "{host.broken[-1].run.name}" again'
+            raise NotResumable("no run waits for an answer", hint=hint)
         id = rows[0].id
     return Waiting(run=await host.load_run(id), out="", call="")
 

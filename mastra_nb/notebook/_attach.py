@@ -25,10 +25,12 @@ class CellCalls:
 
     def __init__(self) -> None:
         self.code = ""
+        self.nth = 0
         self._seen: Counter[str] = Counter()
 
     def begin(self, code: str) -> None:
         self.code = code
+        self.nth += 1
         self._seen.clear()
 
     def identify(self, notebook: str, agent: str, prompt: str, options: str) -> str:
@@ -47,14 +49,17 @@ def notebook_name(user_ns: dict[str, Any]) -> str:
     return os.getcwd()  # noqa: PTH109 (a text for a digest)
 
 
-async def unfinished(store: Store, call: str) -> RunRow | None:
+async def unfinished(store: Store, call: str, *, ended: bool = False) -> RunRow | None:
     """The run that waits, or that a dead process left behind; None if a new one is to be made.
+    With `ended` also one that has ended elsewhere, whose output the cell never got.
 
     A run that is alive elsewhere is another execution of the same notebook: not ours to take.
     """
     kept = await store.get(_KIND, call)
     id = kept.get("run") if isinstance(kept, dict) else None
     row = await store.get_run(id) if isinstance(id, str) else None
+    if ended and row is not None and row.status == "done":
+        return row
     if row is None or row.status not in ("suspended", "running", "new"):
         return None
     if row.status == "suspended" or row.lease_until <= time.time() or is_dead(row.owner):

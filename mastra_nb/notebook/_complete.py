@@ -101,7 +101,7 @@ def _resumable(host: Host) -> list[str]:
     """Ids of the runs that wait, in any kernel, and of the one that broke in this one."""
     store = host.services.store
     waiting = portal.run(store.find_runs(status="suspended", limit=20)) if store is not None else []
-    own = [w.run.id for w in (*([host.broken] if host.broken else []), *host.waiting)]
+    own = [w.run.id for w in reversed([*host.waiting, *host.broken])]
     return [*own, *(row.id for row in waiting)]
 
 

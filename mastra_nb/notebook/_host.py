@@ -38,11 +38,12 @@ _LOCK_SECONDS = 3.0
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A run that a cell left suspended, and the variable its answer was meant for."""
+    """A run that the nth cell left suspended or broken, and the variable that wants its output."""
 
     run: Run[Any]
     out: str
     call: str
+    cell: int = 0
 
 
 class Host:
@@ -55,8 +56,10 @@ class Host:
         self.warning = ""
         self.calls = CellCalls()
         self.waiting: list[Waiting] = []
-        # The workflow's run that failed or was stopped, if nothing came of a later one.
-        self.broken: Waiting | None = None
+        # Of the cell whose workflows rested last: those that failed or were stopped.
+        self.broken: list[Waiting] = []
+        # One for each workflow's run that is being shown.
+        self.showing: set[asyncio.Future[None]] = set()
         self.views: dict[str, View] = {}
         self.spent: dict[str, Usage] = {}
         self._models: dict[tuple[str, str], str] = {}

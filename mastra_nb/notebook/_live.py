@@ -78,13 +78,16 @@ class Terminal:
 
     def __init__(self, write: Callable[[str], Any] | None = None) -> None:
         self._write = write or sys.stdout.write
-        self._at = 0
+        self._at: int | None = None
         self._fresh = True
 
     def show(self, run: Run[Any], *, last: bool) -> None:
         out: list[str] = []
         events = run.log.events
         root = run.view.root
+        if self._at is None:
+            # What a run that goes on has behind it was shown when it happened.
+            self._at = 0 if last else len(events)
         while self._at < len(events):
             event = events[self._at]
             self._at += 1
@@ -245,7 +248,7 @@ class Result(Generic[T]):
         quiet, self._quiet = self._quiet, False
         if self._bundle is None:
             # A terminal has printed "Out[n]: " by now.
-            say(repr(self) if quiet else plain(self.text))
+            say(repr(self) if quiet and self.text else plain(self.text or repr(self.output)))
         elif not quiet:
             publish(self._bundle(self.run))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import msgspec
 
 from mastra_nb.errors import Stopped
-from mastra_nb.notebook import _attach
+from mastra_nb.notebook import _attach, _live
 from mastra_nb.notebook._ask import Asked, show_run, watch
 from mastra_nb.notebook._host import Host
 from mastra_nb.runs import Run
@@ -20,7 +21,8 @@ async def present(host: Host, run: Run[Any]) -> None:
     """Show `run` until it rests, in the cell whose code waits for it.
 
     One that a call like this left unfinished (a restart came between, or it waits for an answer) is
-    taken up instead of a new one. Raises Stopped if the cell is interrupted.
+    taken up instead of a new one, also if `%resume` has brought it to its end since. Raises Stopped
+    if the cell is interrupted.
     """
     if threading.current_thread() is not threading.main_thread():
         return  # of code that blocks: what it displayed would land in whatever cell is newest
@@ -31,13 +33,22 @@ async def present(host: Host, run: Run[Any]) -> None:
         call = host.calls.identify(host.notebook, run.name, asked, run.target.kind)
         await _take_up(run, store, call)
     shown = Asked(run=run, bundle=partial(show_run, host, "", "md"), call=call)
-    error = await watch(host, shown)
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    host.showing.add(ended)
+    try:
+        error = await watch(host, shown)
+    finally:
+        host.showing.discard(ended)
+        ended.set_result(None)
     if isinstance(error, Stopped):
+        if host.showing:
+            # A cell that ends before those beside it are drawn would keep an older picture of them.
+            await asyncio.wait(host.showing, timeout=_live.UNWIND_SECONDS)
         raise error
 
 
 async def _take_up(run: Run[Any], store: Store, call: str) -> None:
-    row = await _attach.unfinished(store, call)
+    row = await _attach.unfinished(store, call, ended=True)
     if row is not None and (row.name, row.kind) == (run.name, run.target.kind):
         run.adopt(row, await read_run(store, row))
     else:

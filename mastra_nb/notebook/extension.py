@@ -47,7 +47,7 @@ class Magics:
         if name == "mastra":
             return await _commands.run(host, line)
         asked = (
-            await _ask.prepare_resume(host, line)
+            await _ask.prepare_resume(host, line, value=value)
             if name == "resume"
             else await _ask.prepare(host, line, cell, host.names(ns))
         )
@@ -67,7 +67,7 @@ class Magics:
         if name == "mastra":
             return portal.run(_commands.run(host, line))
         asked = portal.run(
-            _ask.prepare_resume(host, line)
+            _ask.prepare_resume(host, line, value=value)
             if name == "resume"
             else _ask.prepare(host, line, cell, host.names(ns))
         )

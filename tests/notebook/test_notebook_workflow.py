@@ -174,7 +174,13 @@ def test_a_question_fails_the_cell_with_one_line_and_is_answered(kernel: Kernel)
     done = kernel.ok("%resume approve")
     assert str(only(done)["text/plain"]) == 'publish: {"ok":true,"twice":4}'
     assert trace(kernel) == ["fetch 1", "slow 2", "done 2"], "nothing was done twice"
+    mine = kernel.ok("await publish(1)")
+    assert mine.result == "{'ok': True, 'twice': 4}", "the cell gets what came of its run"
+    assert str(only(mine)["text/plain"]).startswith("publish: ")
+    assert trace(kernel) == []
     assert run_id(kernel.run("await publish(1)")) != id, "one that is done is not in the way"
+    assert kernel.ok("given = %resume true\ngiven['ok']").result == "True"
+    assert run_id(kernel.run("await publish(1)")) != id, "given once"
     assert '"ok":false' in str(only(kernel.ok("%resume deny"))["text/plain"])
 
 
@@ -201,7 +207,7 @@ def test_several_questions_are_answered_one_by_one(kernel: Kernel) -> None:
 def test_a_question_without_a_form_takes_yes_and_no_as_such(kernel: Kernel) -> None:
     kernel.ok('%%workflow careful()\nreturn "sent" if await suspend("Send?") else "kept"')
     kernel.run("await careful()")
-    assert only(kernel.ok("%resume deny"))["text/plain"] == "careful: kept"
+    assert kernel.ok("said = %resume deny\nsaid").result == "'kept'"
     kernel.run("await careful()")
     assert kernel.run("%resume perhaps").ename == "UsageError"
     assert only(kernel.ok('%resume {"approved": true}'))["text/plain"] == "careful: sent"
@@ -287,9 +293,24 @@ def test_an_interrupt_stops_it_and_resume_does_what_is_left(kernel: Kernel) -> N
     assert kernel.complete("%resume r_")[0] == run
     assert only(kernel.ok("%resume"))["text/plain"] == "twice: 12"
     assert trace(kernel) == ["slow 3", "done 3", "slow 6", "slow 6", "done 6"]
-    again = kernel.start("await twice(3)")
-    assert kernel.finish(again).result == "12"
+    assert kernel.ok("await twice(3)").result == "12"
+    assert trace(kernel) == [], "the cell gets what came of its run"
+    assert kernel.ok("await twice(3)").result == "12"
     assert trace(kernel) == ["slow 3", "done 3", "slow 6", "done 6"], "a new run of its cell"
+
+
+def test_two_that_were_stopped_go_on_one_after_the_other(kernel: Kernel) -> None:
+    kernel.ok("seconds = 1")
+    id = kernel.start("await asyncio.gather(twice(5), twice(6))")
+    time.sleep(0.7)
+    kernel.manager.interrupt_kernel()
+    assert [d["text/plain"] for d in kernel.finish(id).shown] == ["■ stopped: twice"] * 2
+    kernel.ok("seconds = 0.1")
+    assert {only(kernel.ok("%resume"))["text/plain"] for _ in range(2)} == {
+        "twice: 20",
+        "twice: 24",
+    }
+    assert "no run waits" in kernel.run("%resume").head
 
 
 NEWCOMER = {
@@ -318,6 +339,7 @@ CALLS = {
     "too many": ("await twice(1, 2)", '"twice" does not take 2 arguments'),
     "too few": ("await twice()", '"twice" needs "n"'),
     "wrong type": ("await twice('x')", 'the input of workflow "twice" does not fit'),
+    "a name it has not": ("await twice(m=1)", '"twice" does not take "m"'),
     "not awaited": ("await forgets(1)", 'the call of "fetch" in "forgets" was never awaited'),
 }
 
@@ -369,6 +391,12 @@ def test_magics_texts_and_journaled_values_in_a_body(kernel: Kernel) -> None:
     value = str(only(done)["text/plain"])
     assert value.startswith('letter: {"first":"Dear OSLO.",')
     assert r'"many":"OSLO:\none\n two {braces}\nthree"' in value
+
+
+def test_defaults_of_a_signature_hold(kernel: Kernel) -> None:
+    kernel.ok("%%workflow polite(name: str = 'Ada', *, often: int = 2)\nreturn name * often")
+    assert kernel.ok("await polite()").result == "'AdaAda'"
+    assert kernel.ok("await polite(often=1)").result == "'Ada'"
 
 
 def test_a_workflow_of_a_module_is_shown_and_found(kernel: Kernel) -> None:

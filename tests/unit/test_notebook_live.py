@@ -13,6 +13,7 @@ from mastra_nb.notebook._live import Result, Terminal, frames, interval, said, s
 from mastra_nb.runs import Run
 from mastra_nb.testing import ScriptedModel, calls
 from mastra_nb.tools import tool
+from mastra_nb.workflows import Workflow, step, suspend, workflow
 
 
 class Recorder:
@@ -107,6 +108,35 @@ async def test_a_terminal_gets_text_once_and_obeys_nothing() -> None:
     assert text.startswith('· look …\n  ! tool "look" failed: ValueError: bad[2J\n')
     assert text.endswith("one [31mtwo\n three\n")
     assert "\x1b" not in text
+
+
+async def test_a_terminal_has_a_line_for_each_step_and_does_not_repeat_what_was() -> None:
+    @step
+    def add(x: int) -> int:
+        return x + 1
+
+    @workflow
+    async def asks(x: int) -> int:
+        x = await add(x)
+        return await add(x + 10) if await suspend("Go?", schema=bool) else 0
+
+    said: list[str] = []
+    run = asks(1)
+    with pytest.raises(RunSuspended):
+        await show(run, Terminal(said.append), 1000)
+    assert "".join(said) == "· add …\n"
+    said.clear()
+    resumed = run.resume(True)
+    assert await show(resumed, Terminal(said.append), 1000) == 13
+    assert "".join(said) == "· add …\n"
+
+
+def test_a_result_that_was_not_streamed_is_told_in_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = Workflow(name="w").map(lambda x: [x], id="m").run(1)
+    Result(run, run.result(), None)._ipython_display_()
+    assert capsys.readouterr().out == "[1]\n"
 
 
 def test_a_result_is_silent_once(monkeypatch: pytest.MonkeyPatch) -> None:
