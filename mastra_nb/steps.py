@@ -204,7 +204,7 @@ class StepCodec(Codec[Any]):
         return Recorded(exact(output.value if isinstance(output, Bailed) else output))
 
     def load(self, value: Any, ctx: Context) -> Any:
-        if ctx.run.past.bails.get(ctx.parent or "") == ctx.path:
+        if ctx.path in ctx.run.past.bails:
             return Bailed(value)
         try:
             return self._shape.restored(value)
@@ -477,8 +477,18 @@ class _Alone:
     def __init__(self, step: Step[Any]) -> None:
         self.name = step.name
         self.kind = step.kind
-        self.called = step.called
         self.invoke = step.target.invoke
+        self._step = step
+
+    async def called(self, ctx: Context, value: Any, segment: str) -> Any:
+        given = await self._step.called(ctx, value, segment)
+        if given is SKIPPED:
+            return value
+        if type(given) is not Bailed:
+            return given
+        if not ctx.path:
+            return given.value
+        raise Bail(given.value)
 
 
 class _Prompted:

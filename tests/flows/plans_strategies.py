@@ -21,6 +21,7 @@ from mastra_nb.events import Event, SpanEnded, SpanStarted
 from mastra_nb.messages import Message, Text, ToolCall
 from mastra_nb.models import ModelRequest
 from mastra_nb.runs import Run
+from mastra_nb.schema import to_json
 from mastra_nb.steps import Step
 from mastra_nb.testing import ScriptedModel
 from mastra_nb.tools import Tool
@@ -34,7 +35,7 @@ INTEGER = {"type": "integer"}
 
 
 def mix(*values: Any) -> int:
-    return zlib.crc32(json.dumps(values, sort_keys=True).encode()) % 1000
+    return zlib.crc32(json.dumps(to_json(values), sort_keys=True).encode()) % 1000
 
 
 def answer_to(path: str) -> int:
