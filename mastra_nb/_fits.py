@@ -21,7 +21,6 @@ from typing import (
 import msgspec
 
 
-
 class Fields:
     """A JSON object whose keys are known: what steps side by side give together."""
 

@@ -17,9 +17,7 @@ from mastra_nb.errors import NotResumable, RunSuspended, Stopped
 from mastra_nb.workflows import sleep
 
 PAGE = (Path(__file__).parents[2] / "docs" / "patterns.md").read_text(encoding="utf-8")
-ROWS = re.findall(
-    r"^\| (\d+) \| ([^|]+) \| (direct|composed|not) \| (.+) \|$", PAGE, re.MULTILINE
-)
+ROWS = re.findall(r"^\| (\d+) \| ([^|]+) \| (direct|composed|not) \| (.+) \|$", PAGE, re.MULTILINE)
 
 
 class Log:

@@ -21,7 +21,6 @@ import pytest
 from hypothesis import HealthCheck, Phase
 
 from mastra_nb.app import Mastra
-from mastra_nb.errors import MastraError, RunSuspended
 from mastra_nb.events import Event
 from tests.flows.plans_strategies import Plan, World, answer_to, outcome, plans, to_the_end
 from tests.flows.processes import check
