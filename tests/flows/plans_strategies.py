@@ -380,7 +380,7 @@ def outcome(run: Run[Any]) -> dict[str, Any]:
     error = view.spans[view.root].error
     return {
         "status": run.status,
-        "output": run.output if run.status == "done" else None,
+        "output": to_json(run.output) if run.status == "done" else None,
         "error": None if error is None else [error.code, error.message],
         "state": dict(view.state) if run.status == "done" else None,
     }
