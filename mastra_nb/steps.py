@@ -293,7 +293,7 @@ class Step(Generic[O]):
             ("when", when is None or callable(when), "give a function of the input"),
             ("on_error", on_error in ("fail", "collect") or callable(on_error),
              'give "fail", "collect", or a function of the error and the input'),
-            ("prompt", prompt is None or (callable(prompt) and self.kind == "agent"),
+            ("prompt", prompt is None or self.kind == "agent",
              "a function of the input, for a step that is an agent"),
         ):  # fmt: skip
             if not fits:
