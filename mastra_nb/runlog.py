@@ -109,6 +109,8 @@ class RunLog:
         self._waiters: Watchers = []
         self._saving: asyncio.Lock | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
+        # True while the store does not know yet that the run goes on.
+        self._rested = False
         self._soon: asyncio.TimerHandle | None = None
 
     def become(self, id: str, past: Sequence[Event]) -> None:
@@ -172,6 +174,7 @@ class RunLog:
                     hint="load it again: app.get_run(id)",
                 )
         self.fence = row.fence
+        self._rested = row.status != "running"
         self._keep_lease(store, lost)
 
     def _keep_lease(self, store: Store, lost: Callable[[], None]) -> None:
@@ -286,8 +289,11 @@ class RunLog:
                 batch, self._unsaved = self._unsaved, []
             if not batch and status is None:
                 return
+            if self._rested and status is None:
+                status = "running"
             try:
                 await store.append(self.id, self.fence, batch, status=status, barrier=barrier)
+                self._rested = False
             except asyncio.CancelledError:
                 if batch and not await unbroken(self._landed(store, batch[0].seq)):
                     with self._lock:

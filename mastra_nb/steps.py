@@ -204,7 +204,7 @@ class StepCodec(Codec[Any]):
         return Recorded(exact(output.value if isinstance(output, Bailed) else output))
 
     def load(self, value: Any, ctx: Context) -> Any:
-        if ctx.run.past.bails.get(ctx.parent or "") == ctx.path:
+        if ctx.path in ctx.run.past.bails:
             return Bailed(value)
         try:
             return self._shape.restored(value)

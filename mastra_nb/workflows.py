@@ -229,9 +229,6 @@ class Workflow(Builder, Generic[O]):
 
     async def invoke(self, input: Any, ctx: Context, /) -> O:
         past, outline = ctx.run.past, self.outline
-        ended = past.bails.get(ctx.path)
-        if ended is not None and ended in past.done:
-            return past.done[ended]  # type: ignore[no-any-return]
         if not _is_part(ctx) and past.graphs.get(ctx.path) != outline:
             for change in changes(past, ctx.path, outline):
                 if change.finished and change.what == "changed":
