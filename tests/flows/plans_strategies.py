@@ -182,6 +182,7 @@ class World:
         self.ran.append((path, what))
         if what == "start" and path in self.ended:
             self.again.append(path)
+            what = "again"
         if what == "fail":
             self.failed[path] += 1
         if self.note is not None:

@@ -142,6 +142,8 @@ class Driver:
             assert code == -signal.SIGKILL, Path(job["failure"]).read_text()
             killed += 1
         self.kills += killed
+        trace = Path(job["trace"])
+        assert not trace.exists() or "again " not in trace.read_text()
         if store.exists():
             check(store)
         expected = asyncio.run(uninterrupted(plan, seed))
