@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, get_origin, overload
 
 import msgspec
 
@@ -46,6 +47,9 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     step: str
     code: str
     message: str
+
+
+_FAILURE = {"step", "code", "message"}
 
 
 class Skipped:
@@ -185,6 +189,24 @@ def typed(hint: Any, name: str) -> Schema[Any] | None:
     schema = Schema[Any](hint, name)
     _ = schema.json
     return schema
+
+
+def restored(type_: Any, value: Any) -> Any:
+    """What was kept of a value of this type, as it was."""
+    if isinstance(type_, Fields):
+        known = type_.types if isinstance(value, dict) else {}
+        return {n: restored(known[n], v) for n, v in value.items()} if known else value
+    options = get_args(type_)
+    if Failure in options:
+        if isinstance(value, dict) and value.keys() == _FAILURE:
+            return Failure(**value)
+        return restored(
+            functools.reduce(operator.or_, [o for o in options if o is not Failure]), value
+        )
+    if get_origin(type_) is list and options and isinstance(value, list):
+        return [restored(options[0], each) for each in value]
+    schema = typed(type_, "the output")
+    return value if schema is None else schema.convert(value)
 
 
 def conform(schema: Schema[Any], value: Any) -> Any:

@@ -36,7 +36,7 @@ from mastra_nb.plans import otherwise as otherwise
 from mastra_nb.schema import exact, local_names, summary, to_json
 from mastra_nb.services import Services
 from mastra_nb.steps import Failure as Failure
-from mastra_nb.steps import Shape, conform, typed
+from mastra_nb.steps import Shape, conform, restored, typed
 from mastra_nb.steps import Step as Step
 from mastra_nb.steps import step as step
 from mastra_nb.workflow_runs import WorkflowRun, changes
@@ -283,9 +283,9 @@ class _WorkflowCodec(Codec[Any]):
 
     def load(self, value: Any, ctx: Context) -> Any:
         workflow = self._workflow
-        if workflow._output is not None:
-            return workflow._output.convert(value)
-        return value if workflow._shape is None else workflow._shape.restored(value)
+        if workflow._shape is not None:
+            return workflow._shape.restored(value)
+        return restored(workflow.output_type, value)
 
 
 class _WorkflowTool:
