@@ -5,11 +5,20 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Any,
+    Literal,
+    NotRequired,
+    Required,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 import msgspec
-
-_NUMBERS = {int: (float, complex), bool: (int, float, complex)}
 
 
 class Fields:
@@ -69,7 +78,10 @@ def _misfit_plain(given: Any, wanted: Any) -> str:
         return ""
     sequences = (list, tuple, set, frozenset)
     alike = (base in sequences and _is_subclass(target, sequences)) or _is_subclass(base, target)
-    if not alike and target not in _NUMBERS.get(base, ()):
+    if base is bool:
+        # To Python it is a number, to JSON it is none.
+        alike = target is bool
+    if not alike and not (base is int and target is float):
         # Of other types JSON may hold the one as what the other is read from: a date as a text.
         json = (bool, int, float, str, list, tuple, set, frozenset, dict, type(None))
         known = target in json or (base is not dict and _fields(wanted) is not None)
@@ -132,6 +144,10 @@ def _needs(wanted: Any, name: str) -> bool:
     if isinstance(wanted, Fields):
         return True
     if is_typeddict(wanted):
+        # __required_keys__ knows nothing of annotations that are texts.
+        hint = get_type_hints(wanted, include_extras=True)[name]
+        if get_origin(hint) in (Required, NotRequired):
+            return get_origin(hint) is Required
         return name in wanted.__required_keys__
     if hasattr(wanted, "model_fields"):
         return bool(wanted.model_fields[name].is_required())

@@ -157,6 +157,15 @@ class Agent(Generic[T]):
         return f"<Agent {self.name}: {model or 'default model'}{tools}>"
 
     @property
+    def codec(self) -> TypedCodec:
+        """How its answer is kept in a journal, and comes back as its type."""
+        return _AnswerCodec(self)
+
+    @property
+    def output_type(self) -> Any:
+        return str if self.output is None else self.output
+
+    @property
     def services(self) -> Services | None:
         """Those of its application, which are its memory's too."""
         return self._bound
@@ -207,7 +216,7 @@ class Agent(Generic[T]):
         return Run(
             agent,
             prompt,
-            codec=_AnswerCodec(agent),
+            codec=agent.codec,
             services=services,
             limits=limits or self.limits,
             deps=deps,
@@ -240,9 +249,7 @@ class Agent(Generic[T]):
 
     def load(self, id: str, prompt: Any, **options: Any) -> Run[T]:
         """The handle of a run that is in a store."""
-        return Run(
-            self, prompt, id=id, codec=_AnswerCodec(self), services=self._services(), **options
-        )
+        return Run(self, prompt, id=id, codec=self.codec, services=self._services(), **options)
 
     def replace(self, **changes: Any) -> Agent[Any]:
         """A copy with other options; they are those of Agent."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -73,6 +74,9 @@ class Mastra:
         self.services = Services(store=store, settings=self.settings)
         self.agents: dict[str, Agent[Any]] = {}
         self.workflows: dict[str, Workflow[Any]] = {}
+        # Of suspended runs: when the row changed last, and the first deadline. A run that waits is
+        # read once.
+        self._deadlines: dict[str, tuple[float, float | None]] = {}
         self.tools: dict[str, ToolLike] = toolset(tools)
         self._schedules: Schedules | None = None
         for agent in agents.values() if isinstance(agents, Mapping) else agents:
@@ -277,9 +281,15 @@ class Mastra:
         One that cannot (its workflow is not here, another process has it) is logged.
         """
         store, now, out = self._need_store(), self.services.now(), list[Run[Any]]()
-        for row in await _all_of(store, "suspended"):
+        rows = await _all_of(store, "suspended")
+        known, self._deadlines = self._deadlines, {}
+        for row in rows:
+            updated, deadline = known.get(row.id, (-1.0, None))
+            if updated == row.updated and (deadline is None or deadline > now):
+                self._deadlines[row.id] = updated, deadline
+                continue
             found = await self._loaded(row)
-            while any(d <= now for p in found.pending.values() if (d := p.deadline) is not None):
+            while (first := _deadline(found)) is not None and first <= now:
                 try:
                     found = found.expire()
                     async for _ in found.events():
@@ -288,6 +298,8 @@ class Mastra:
                     get_logger().warning("run %s cannot expire: %s", row.id, error.message)
                     break
                 out = [*[each for each in out if each.id != row.id], found]
+            else:
+                self._deadlines[row.id] = row.updated, first
         return out
 
     async def recover(self, *, limit: int = 1000) -> list[Run[Any]]:
@@ -296,7 +308,8 @@ class Mastra:
         """
         store, out = self._need_store(), list[Run[Any]]()
         for row in await store.find_runs(status="running", limit=limit):
-            if row.lease_until > self.services.now() and not is_dead(row.owner):
+            # Leases run by the store's clock.
+            if row.lease_until > time.time() and not is_dead(row.owner):
                 continue
             found = await self._loaded(row)
             if not isinstance(found, _Record):
@@ -392,6 +405,12 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float | None = None
     thread: str = ""
     resource: str = ""
+
+
+def _deadline(run: Run[Any]) -> float | None:
+    """When the first of the answers that it waits for is too late."""
+    times = [asked.deadline for asked in run.pending.values() if asked.deadline is not None]
+    return min(times, default=None)
 
 
 async def _all_of(store: Store, status: RunStatus) -> list[RunRow]:

@@ -52,14 +52,19 @@ class Builder:
         self._add(Then(made), gives if made.when is None else _either(gives, self._gives))
         return self
 
-    def parallel(self, steps: Iterable[Any]) -> Self:
-        """All of them at once with the same input; the output holds theirs by id."""
+    def parallel(self, steps: Iterable[Any], *, wait: int | None = None) -> Self:
+        """All of them at once with the same input; the output holds theirs by id. `wait`: only of
+        the first so many that end; the others are stopped, and what they wait for is withdrawn.
+        """
         arms = tuple(self._step(s) for s in steps)
         if not arms:
             raise self._wrong("parallel has no steps", "parallel([fetch, count])")
+        if wait is not None and not 0 < wait <= len(arms):
+            raise self._wrong(f"parallel waits for {wait} of {len(arms)} steps", "1, or more")
         for arm in arms:
             self._takes(arm, self._gives)
-        self._add(Parallel(arms), Fields({a.name: _collected(a) for a in arms}))
+        gives = dict if wait else Fields({a.name: _collected(a) for a in arms})
+        self._add(Parallel(arms, wait or 0), gives)
         return self
 
     def branch(
@@ -159,6 +164,8 @@ class Builder:
         """Until `run.send_event(name, value)`: the value, of type or JSON schema `schema`, is the
         output. After `timeout` seconds it is `default`, or the step fails.
         """
+        if not name or set(name) & set("/[]#~\0"):
+            raise self._wrong(f'waits for "{name}", which is no name', "no / [ ] # or ~ in it")
         if name in self._ids:
             raise self._twice(name)
         gives = schema if schema is not None and not isinstance(schema, dict) else Any
@@ -183,7 +190,7 @@ class Builder:
                     raise self._wrong(
                         f'step "{part.name}" depends on "{name}", which is not in the graph: '
                         "it cannot be reached",
-                        close_matches(name, by_id) or "add it to the list",
+                        close_matches(name, by_id),
                     )
             needs[part.name] = tuple(dict.fromkeys(names))
         if circle := _circle(needs):
@@ -216,7 +223,8 @@ class Builder:
     # What the verbs share
 
     def _step(self, given: Any, when: Callable[..., Any] | None = None) -> Step[Any]:
-        if given is self:
+        self._is_open()
+        if given is self or getattr(given, "fn", None) is self:
             raise self._wrong("is a step of itself", "name another workflow")
         try:
             made = step(given) if when is None else step(given, when=when)
@@ -224,23 +232,26 @@ class Builder:
             error.message = f'workflow "{self.name}": {error.message}'
             error.args = (error.message,)
             raise
+        if made.name in self._ids:
+            raise self._twice(made.name)
         if isinstance(made.fn, Builder):
             made.fn.commit()
         return made
 
     def _takes(self, made: Step[Any], given: Any) -> None:
         wanted = made.input
-        if made.kind == "agent" or made.kind == "tool":
-            return
         if why := misfit(given, wanted):
             raise self._wrong(
                 f'step "{made.name}" does not take what it is given: {why}',
                 f"it takes {shown(wanted)}; map(...) before it makes that of {shown(given)}",
             )
 
-    def _add(self, node: Node, gives: Any) -> None:
+    def _is_open(self) -> None:
         if self._committed:
             raise self._wrong("is committed", "make a new one, and add to it before it runs")
+
+    def _add(self, node: Node, gives: Any) -> None:
+        self._is_open()
         ids = [s.name for s in node.steps]
         for i, id in enumerate(ids):
             if id in self._ids or id in ids[:i]:

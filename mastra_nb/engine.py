@@ -6,7 +6,7 @@ of a step that fails or waits run to their end: what they give is kept.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mastra_nb._later import later
@@ -60,6 +60,8 @@ class Walk:
         return value if given is SKIPPED else given
 
     async def _parallel(self, node: Parallel, value: Any) -> Any:
+        if node.wait:
+            return await self._first(node, value)
         return await self._together(node.arms, value)
 
     async def _sleep(self, node: Sleep, value: Any) -> Any:
@@ -89,6 +91,60 @@ class Walk:
         given = await together([self._step(step, value) for step in steps])
         pairs = zip(steps, given, strict=True)
         return {step.name: each for step, each in pairs if each is not SKIPPED}
+
+    async def _first(self, node: Parallel, value: Any) -> dict[str, Any]:
+        """What the first so many arms gave; which they are is kept, and the others are stopped."""
+        run, base = self.ctx.run, self.ctx.path
+        arms = {f"{base}/{arm.name}": arm for arm in node.arms}
+        # Those that had ended when a drive was cut off have ended before the others.
+        won = [path for path in run.past.done if path in arms]
+        open_ = {path for path in arms if path in run.past.attempts}
+        if f"{base}/{node.id}" not in run.past.done and len(won) < node.wait:
+            won, waiting = await self._race(arms, node.wait, won, value)
+            open_ |= waiting
+        names = await self.ctx.value(
+            node.id, lambda: [arms[path].name for path in won[: node.wait]]
+        )
+        kept = [path for name in names if (path := f"{base}/{name}") in arms]
+        if left := open_.difference(kept):
+            run.end_below(left)
+        for path in kept:
+            if arms[path].name not in self.results:
+                await self._step(arms[path], value)
+        return {arms[path].name: self.results[arms[path].name] for path in kept}
+
+    async def _race(
+        self, arms: Mapping[str, Step[Any]], wait: int, ended: Sequence[str], value: Any
+    ) -> tuple[list[str], set[str]]:
+        """The arms that ended first, in that order, and those that wait. The others are stopped."""
+        order = [*ended, *(path for path in arms if path not in ended)]
+        tasks = {asyncio.ensure_future(self._step(arms[p], value)): p for p in order}
+        won, errors = list[str](), list[BaseException]()
+        left = set(tasks)
+        try:
+            while left and len(won) < wait and not any(isinstance(e, Bail) for e in errors):
+                done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+                for task in (t for t in tasks if t in done):
+                    if (error := _raised(task)) is not None:
+                        errors.append(error)
+                    elif task.result() is not SKIPPED:
+                        won.append(tasks[task])
+        finally:
+            for task in left:
+                task.cancel()
+            if left:
+                await asyncio.wait(left)
+        # One that has ended the workflow in the meantime has ended it, for the journal too.
+        errors += [e for task in left if isinstance(e := _raised(task), Bail)]
+        waiting = {p for task, p in tasks.items() if isinstance(_raised(task), Suspend)}
+        able = len(won) + len(waiting) >= wait
+        if len(won) < wait:
+            errors = [e for e in errors if not (able and isinstance(e, Exception))]
+        else:
+            errors = [e for e in errors if not isinstance(e, Exception | Suspend)]
+        if errors:
+            raise _worst(errors)
+        return won, waiting
 
     async def _branch(self, node: Branch, value: Any) -> Any:
         async def chosen() -> list[int]:
@@ -219,6 +275,10 @@ async def together(work: Sequence[Coroutine[Any, Any, Any]], began: Any = None) 
     if errors:
         raise _worst(errors)
     return found
+
+
+def _raised(task: asyncio.Task[Any]) -> BaseException | None:
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
 def _worst(errors: Sequence[BaseException]) -> BaseException:

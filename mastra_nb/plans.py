@@ -30,16 +30,26 @@ class Then(msgspec.Struct, frozen=True):
 
 
 class Parallel(msgspec.Struct, frozen=True):
+    """`wait` is how many have to end; 0 is all."""
+
     arms: tuple[Step[Any], ...]
+    wait: int = 0
 
     @property
     def steps(self) -> Iterator[Step[Any]]:
         yield from self.arms
 
     @property
+    def id(self) -> str:
+        return f"parallel:{self.arms[0].name}"
+
+    @property
     def node(self) -> dict[str, Any]:
-        id = f"parallel:{self.arms[0].name}"
-        return {"type": "parallel", "id": id, "arms": [[arm.node] for arm in self.arms]}
+        arms = [[arm.node] for arm in self.arms]
+        out: dict[str, Any] = {"type": "parallel", "id": self.id, "arms": arms}
+        if self.wait:
+            out["wait"] = self.wait
+        return out
 
 
 class Branch(msgspec.Struct, frozen=True):

@@ -5,7 +5,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -35,6 +43,7 @@ from mastra_nb.events import (
     SpanStarted,
     TextDelta,
     View,
+    fold,
 )
 from mastra_nb.limits import Limits, Meter
 from mastra_nb.messages import Message
@@ -229,6 +238,14 @@ class RunLog:
         """Whatever was begun has ended, what was called last first."""
         for span in reversed([s for s in view.spans.values() if s.ended is None]):
             self.emit(span.path, span.parent, SpanEnded(status="cancelled"))
+
+    def end_below(self, paths: Iterable[str]) -> None:
+        """The calls at `paths`, and what they called, are not wanted any more."""
+        view, above = fold(self.events), [*paths]
+        for path in [*view.spans]:
+            if not any(path == place or path.startswith(f"{place}/") for place in above):
+                del view.spans[path]
+        self.end_all(view)
 
     def deltas(self, span: str) -> list[Delta]:
         """The deltas of the span's current attempt, in order."""

@@ -17,7 +17,7 @@ import os
 import re
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Generic, Optional, TypeVar, get_args, get_type_hints
 
@@ -269,7 +269,10 @@ def exact(value: Any) -> Any:
         return {_key(k): exact(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return exact(_json(value)) if isinstance(value, (set, frozenset)) else [*map(exact, value)]
-    if isinstance(value, _BUILTIN) or dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # msgspec leaves out defaults that only the class holds: those of what it has made itself.
+        return {f.name: exact(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, _BUILTIN):
         return exact(msgspec.to_builtins(value, str_keys=True, enc_hook=exact))
     if hasattr(kind, "model_dump"):
         return exact(value.model_dump(mode="json"))
@@ -445,6 +448,26 @@ class Signature:
             self.json["required"] = required
         if defs:
             self.json["$defs"] = defs
+
+    @property
+    def needed(self) -> dict[str, Any]:
+        """The types of the parameters that have no default."""
+        found = self._parameters.items()
+        return {name: p.schema.type for name, p in found if p.default is _REQUIRED}
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The JSON object that a call with these arguments has. Raises SchemaError."""
+        names = [*self._parameters]
+        if len(args) > len(names):
+            raise SchemaError(
+                f"{len(args)} arguments were given, it takes {len(names)}: {', '.join(names)}"
+            )
+        given = dict(zip(names, args, strict=False))
+        if twice := [name for name in kwargs if name in given]:
+            raise SchemaError(f'the argument "{twice[0]}" was given twice')
+        given |= kwargs
+        self.convert(made := {name: to_json(value) for name, value in given.items()})
+        return made
 
     def convert(self, args: Any) -> dict[str, Any]:
         """Keyword arguments from a JSON object, defaults included. Raises SchemaError."""

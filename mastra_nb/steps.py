@@ -26,7 +26,7 @@ from mastra_nb.events import Custom, ErrorInfo
 from mastra_nb.past import BAIL
 from mastra_nb.runs import Run
 from mastra_nb.schema import Schema, exact, hints_of, local_names, summary, to_json
-from mastra_nb.tools import call
+from mastra_nb.tools import Tool, call
 
 if TYPE_CHECKING:
     import asyncio
@@ -272,10 +272,12 @@ class Step(Generic[O]):
             self.codec = getattr(target, "codec", PLAIN)
             self.output: Any = getattr(target, "output_type", Any)
             self.input: Any = getattr(target, "input_type", Any)
-            if prompt is not None or self.kind == "agent":
-                self.target = _Prompted(target, prompt)
-                self.input = Any
             about = getattr(target, "description", "")
+            if isinstance(target, Tool):
+                self.target, about = target.durable, target.spec.description
+                self.input, self.output = Fields(target.signature.needed), Any
+            elif target.kind == "agent":
+                self.target, self.codec = _Prompted(target, prompt), _PromptedCodec(self.codec)
         elif callable(target):
             self.kind = kind or "step"
             if isinstance(target, type) or not hasattr(target, "__code__"):
@@ -302,6 +304,8 @@ class Step(Generic[O]):
             ("when", when is None or callable(when), "give a function of the input"),
             ("on_error", on_error in ("fail", "collect") or callable(on_error),
              'give "fail", "collect", or a function of the error and the input'),
+            ("prompt", prompt is None or self.kind == "agent",
+             "a function of the input, for a step that is an agent"),
         ):  # fmt: skip
             if not fits:
                 raise ConfigError(f'the {option} of step "{name}" cannot be used', hint=hint)
@@ -369,7 +373,7 @@ class Step(Generic[O]):
         """Its output; SKIPPED, a Failure, or Bailed where it came to that."""
         if self.when is not None and not await decide(ctx, f"when:{segment}", self.when, value):
             return SKIPPED
-        past, path = ctx.run.past, f"{ctx.path}/{segment}"
+        past, path = ctx.run.past, f"{ctx.path}/{segment}" if ctx.path else segment
         failed = past.failures.get(path, 0)
         error: Exception
         if failed > self.retries and path not in past.done and self.on_error != "fail":
@@ -421,7 +425,10 @@ async def asked(fn: Callable[..., Any], ctx: Context, *args: Any) -> Any:
     """`fn` of as many of `args` as it takes, and of the context if it names one. On the loop: it
     is short, and waits for nothing that it does not await.
     """
-    parameters = [*inspect.signature(fn).parameters.values()]
+    try:
+        parameters = [*inspect.signature(fn).parameters.values()]
+    except ValueError:
+        return fn(*args[:1])  # bool and other builtins do not say what they take
     hints = [p for p in parameters if p.annotation is Context or p.annotation == "Context"]
     plain = [
         p
@@ -502,12 +509,27 @@ class _Prompted:
 
     async def invoke(self, input: Any, ctx: Context, /) -> Any:
         if self._prompt is not None:
-            input = await ctx.value("prompt", lambda: asked(self._prompt, ctx, input))  # type: ignore[arg-type]
-        elif isinstance(input, Mapping) and [*input] == ["prompt"]:
-            input = input["prompt"]
-        if not isinstance(input, str):
-            input = msgspec.json.format(msgspec.json.encode(to_json(input)), indent=2).decode()
-        return await self._agent.invoke(input, ctx)
+            input = await asked(self._prompt, ctx, input)
+        return await self._agent.invoke(as_prompt(input), ctx)
+
+
+class _PromptedCodec(Codec[Any]):
+    """An agent's own; of the input the text is kept, as its guards leave it."""
+
+    def __init__(self, inner: Codec[Any]) -> None:
+        self.show = lambda input: inner.show(as_prompt(input))  # type: ignore[method-assign]
+        self.dump = inner.dump  # type: ignore[method-assign]
+        self.load = inner.load  # type: ignore[method-assign]
+        self.partial = inner.partial  # type: ignore[method-assign]
+
+
+def as_prompt(input: Any) -> str:
+    """A text as it is, of {"prompt": text} that, anything else as JSON."""
+    if isinstance(input, Mapping) and [*input] == ["prompt"]:
+        input = input["prompt"]
+    if isinstance(input, str):
+        return input
+    return msgspec.json.format(msgspec.json.encode(to_json(input)), indent=2).decode()
 
 
 class _Renamed:

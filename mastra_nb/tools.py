@@ -39,6 +39,7 @@ from mastra_nb.errors import (
     ToolTimeout,
 )
 from mastra_nb.messages import ToolSpec
+from mastra_nb.runs import Run
 from mastra_nb.schema import Signature, local_names, parse_json, summary, to_json
 
 if TYPE_CHECKING:
@@ -136,6 +137,18 @@ class Tool(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<Tool {self.name}>"
 
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+        """The call as a lazy run: with its approval, timeout and retries, kept as JSON. In the
+        body of a workflow, or in a tool, it is a part of that run and made once. Raises UsageError
+        for arguments that the function does not take.
+        """
+        return Run(self.durable, self.signature.bind(args, kwargs))
+
+    @property
+    def durable(self) -> DurableTool:
+        """The tool as a part of a workflow."""
+        return DurableTool(self)
+
     @property
     def signature(self) -> Signature:
         if self._signature is None:
@@ -151,10 +164,15 @@ class Tool(Generic[P, R]):
         return self._spec
 
     async def invoke(self, input: Any, ctx: Context, /) -> Any:
-        """`input` is a JSON object, or the JSON text of one. Returns a JSON value.
+        """`input` is a JSON object, or the JSON text of one. Returns a JSON value, cut to what a
+        model can read.
 
         Raises ToolArgsError, ToolTimeout, ToolFailed, ToolRetry; ToolError if it was denied.
         """
+        return capped(await self.perform(input, ctx))
+
+    async def perform(self, input: Any, ctx: Context, /) -> Any:
+        """`invoke`, whose result is whole."""
         args = self._arguments(input)
         if self.needs_approval and await _decides(self.needs_approval, args):
             other = ask_approval(self.name, to_json(args), self.signature.json, ctx)
@@ -167,7 +185,7 @@ class Tool(Generic[P, R]):
             attempt += 1
             try:
                 async with asyncio.timeout(timeout) as clock:
-                    return capped(to_json(await call(self.fn, args)))
+                    return to_json(await call(self.fn, args))
             except (ToolRetry, LimitExceeded):
                 raise
             except Exception as error:
@@ -200,6 +218,17 @@ class Tool(Generic[P, R]):
             raise ToolArgsError(
                 f'the arguments of "{self.name}" are wrong: {error.message}'
             ) from None
+
+
+class DurableTool:
+    """A tool whose result is read by code, not by a model: all of it."""
+
+    kind: ClassVar[Literal["tool"]] = "tool"
+
+    def __init__(self, tool: Tool[Any, Any]) -> None:
+        self.tool = tool
+        self.name = tool.name
+        self.invoke = tool.perform
 
 
 def ask_approval(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -19,10 +20,10 @@ from mastra_nb.bodies import sleep as sleep
 from mastra_nb.bodies import suspend as suspend
 from mastra_nb.bodies import uuid as uuid
 from mastra_nb.builders import Builder
-from mastra_nb.context import Codec, Context, Recorded
+from mastra_nb.context import Codec, Context, Recorded, current
 from mastra_nb.engine import Walk
-from mastra_nb.errors import ConfigError, SchemaError, StepError
-from mastra_nb.events import Custom, Noted
+from mastra_nb.errors import ConfigError, SchemaError, StepError, UsageError
+from mastra_nb.events import Custom, Noted, StateSet
 from mastra_nb.limits import Limits
 from mastra_nb.messages import ToolSpec
 from mastra_nb.past import GRAPH
@@ -92,7 +93,7 @@ class Workflow(Builder, Generic[O]):
         gives = Any if self._input is None else self._input.type
         super().__init__(gives=gives, output=promised, committed=body is not None)
         self._outline: dict[str, Any] | None = None
-        self._slots: dict[Any, asyncio.Semaphore] = {}
+        self._slots: weakref.WeakKeyDictionary[Any, asyncio.Semaphore] = weakref.WeakKeyDictionary()
         self._body = body
         self._shape: Shape | None = None
         if body is not None:
@@ -151,6 +152,8 @@ class Workflow(Builder, Generic[O]):
         """Its nodes as JSON: what is drawn, and kept with each run."""
         if self._outline is None:
             if self._body is not None:
+                # A body may call its own workflow.
+                self._outline = {"name": self.name, "nodes": [], "dashed": True}
                 self._outline = {**sources.outline(self._body), "name": self.name}
                 self._outline["code"] = _functions.digest(self._body)
             else:
@@ -186,6 +189,11 @@ class Workflow(Builder, Generic[O]):
         a part of that one.
         """
         self.commit()
+        if state is not None and current() is not None:
+            raise UsageError(
+                f'"{self.name}" runs inside another run and shares its state',
+                hint="leave state= out here, give it to the outer run",
+            )
         begin = [("", e) for e in self._initial(state)]
         return WorkflowRun(
             self, input, codec=self.codec, services=self.services, limits=limits or self.limits,
@@ -209,9 +217,7 @@ class Workflow(Builder, Generic[O]):
         self.commit()
         return WorkflowRun(self, input, id=id, codec=self.codec, services=self.services, **options)
 
-    def _initial(self, state: Mapping[str, Any] | None) -> Iterable[Any]:
-        from mastra_nb.events import StateSet
-
+    def _initial(self, state: Mapping[str, Any] | None) -> Iterable[StateSet]:
         if self._state is not None and state is not None:
             try:
                 self._state.convert(exact(dict(state)))
@@ -234,8 +240,7 @@ class Workflow(Builder, Generic[O]):
         if self.concurrency is None or not ctx.is_root:
             return await self._run(input, ctx)
         loop = asyncio.get_running_loop()
-        slots = self._slots.setdefault(loop, asyncio.Semaphore(self.concurrency))
-        async with slots:
+        async with self._slots.setdefault(loop, asyncio.Semaphore(self.concurrency)):
             return await self._run(input, ctx)
 
     async def _run(self, input: Any, ctx: Context) -> O:
@@ -306,8 +311,11 @@ class _WorkflowTool:
         self.spec = ToolSpec(name=self.name, description=about, parameters=schema)
 
     async def invoke(self, input: Any, ctx: Context, /) -> Any:
-        given = input if self._whole or not isinstance(input, dict) else input.get("input")
-        return to_json(await self.workflow.invoke(given, ctx))
+        return to_json(await self.workflow.invoke(self.input_of(input), ctx))
+
+    def input_of(self, args: Any) -> Any:
+        """What the workflow is given for these arguments."""
+        return args if self._whole or not isinstance(args, dict) else args.get("input")
 
 
 def workflow(fn: Callable[..., Any] | None = None, /, *, name: str = "", **options: Any) -> Any:

@@ -17,7 +17,7 @@ from mcp.shared.message import ServerMessageMetadata
 
 from mastra_nb.config import Secret, get_logger, redact
 from mastra_nb.errors import MastraError, SchemaError, ToolError
-from mastra_nb.events import Custom, Event, Noted, Suspended, TextDelta
+from mastra_nb.events import Custom, Event, Noted, SpanStarted, Suspended, TextDelta
 from mastra_nb.messages import Media, Text
 from mastra_nb.schema import to_json
 from mastra_nb.tools import Tool
@@ -126,15 +126,19 @@ async def sent(request: Any, asked: Asked) -> Any:
     )
 
 
-async def forward(event: Event, asked: Asked) -> None:
+_STEPS = ("step", "agent", "tool", "workflow", "map")
+
+
+async def forward(event: Event, asked: Asked, target: Any) -> None:
     data, session = event.data, asked.session
     if isinstance(data, Noted):
         await log(data, asked)
     elif isinstance(data, TextDelta):
-        state = session._connection.state
-        told = state.get(("told", asked.request_id), 0) + len(data.text)
-        state["told", asked.request_id] = told
-        await session.report_progress(told, None, data.text)
+        await session.report_progress(_further(asked, len(data.text)), None, data.text)
+    elif isinstance(data, SpanStarted):
+        # Of a workflow the steps, and not what is called in them.
+        if target.kind == "workflow" and data.kind in _STEPS and event.parent == target.name:
+            await session.report_progress(_further(asked, 1), None, data.name)
     elif isinstance(data, Custom) and data.name in ("progress", "mcp.progress"):
         value = data.value if isinstance(data.value, dict) else {"progress": data.value}
         done = value.get("progress")
@@ -142,6 +146,14 @@ async def forward(event: Event, asked: Asked) -> None:
             await session.report_progress(done, value.get("total"), value.get("message"))
     elif isinstance(data, Custom) and data.name == "poll" and asked.close_sse_stream is not None:
         await asked.close_sse_stream()
+
+
+def _further(asked: Asked, by: int) -> int:
+    """How far the call has come: a number that only grows."""
+    state = asked.session._connection.state
+    told: int = state.get(("told", asked.request_id), 0) + by
+    state["told", asked.request_id] = told
+    return told
 
 
 _SEVERITY = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]

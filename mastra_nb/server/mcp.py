@@ -1,4 +1,4 @@
-"""An application as an MCP server: its agents and tools, and resources and prompts beside them.
+"""An application as an MCP server: agents, workflows and tools, with resources and prompts.
 
 Run one over stdio with `python -m mastra_nb.server.mcp module:app`.
 """
@@ -39,6 +39,7 @@ from mastra_nb.models import ModelRequest, Profile, Reply
 from mastra_nb.runs import Run
 from mastra_nb.schema import to_json
 from mastra_nb.tools import Tool, ToolLike, call
+from mastra_nb.workflows import Workflow
 
 try:
     import mcp_types as types
@@ -122,7 +123,8 @@ class _Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MCPServer:
-    """The agents of `app` as tools "ask_<name>", its tools as they are, or those that are named.
+    """The agents of `app` as tools "ask_<name>", its workflows as tools "run_<name>", its tools as
+    they are; or those of them that are named. A workflow's steps are told as progress.
 
     A tool's `ctx.suspend(payload, schema=…)` asks the client's user: `payload["message"]` is what
     is shown. So does the approval of a tool. `ctx.emit(Noted(…))` is a log line at the client,
@@ -140,8 +142,10 @@ class MCPServer:
         instructions: str | None = None,
         agents: Sequence[str] | None = None,
         tools: Sequence[str] | None = None,
+        workflows: Sequence[str] | None = None,
     ) -> None:
         self.app = app
+        self._workflows = workflows
         self._agents = agents
         self._tool_names = tools
         self._resources: dict[str, _Resource] = {}
@@ -224,6 +228,10 @@ class MCPServer:
         for agent in map(app.get_agent, agents):
             asked = _AskAgent(agent)
             found[asked.name] = asked
+        workflows = [*app.workflows] if self._workflows is None else self._workflows
+        for workflow in map(app.get_workflow, workflows):
+            run = _RunWorkflow(workflow)
+            found[run.name] = run
         return found
 
     async def tools_changed(self) -> None:
@@ -320,13 +328,15 @@ class MCPServer:
         run = self._run_of(target, args, params)
         modern = asked.protocol_version in MODERN_PROTOCOL_VERSIONS
         answers: dict[str, Any] = dict(params.input_responses or {})
-        last = (0, 0)
+        # What a call that goes on was told before is not told again.
+        told = run.log.events[-1:] if params.request_state is not None else []
+        last = max(((e.seq, e.n) for e in told), default=(0, 0))
         while True:
             try:
                 async for event in run.events():
                     if (event.seq, event.n) > last:
                         last = event.seq, event.n
-                        await _wire.forward(event, asked)
+                        await _wire.forward(event, asked, run.target)
                 return to_json(await run)
             except RunSuspended:
                 waits = _wire.by_key(run.pending)
@@ -348,7 +358,7 @@ class MCPServer:
     def _run_of(self, target: Any, args: Any, params: Any) -> Run[Any]:
         state = params.request_state
         if state is None:
-            if isinstance(target, _AskAgent):
+            if isinstance(target, _AskAgent | _RunWorkflow):
                 return target.run(args)
             # A tool's run belongs to no agent that could load it from the store again.
             services = copy.copy(self.app.services)
@@ -498,6 +508,23 @@ class _AskAgent:
         if not isinstance(prompt, str):
             raise ToolError(f'"{self.name}" needs an argument "prompt": the task, as text')
         return self.agent.run(prompt)
+
+
+class _RunWorkflow:
+    kind: ClassVar[Literal["workflow"]] = "workflow"
+
+    def __init__(self, workflow: Workflow[Any]) -> None:
+        self._tool = workflow.as_tool()
+        self.spec = msgspec.structs.replace(
+            self._tool.spec, name=f"run_{self._tool.spec.name}"[:64]
+        )
+        self.name = self.spec.name
+
+    async def invoke(self, input: Any, ctx: Context, /) -> Any:
+        return await self._tool.invoke(input, ctx)
+
+    def run(self, args: Any) -> Run[Any]:
+        return self._tool.workflow.run(self._tool.input_of(args))
 
 
 def load(where: str) -> MCPServer:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
 from nbconvert import HTMLExporter
 
 from tests.browser.lab import Lab, Theme
 
 DEFINE = """\
-from IPython.display import display
-
-from mastra_nb import views
-from mastra_nb.steps import step
-from mastra_nb.workflows import Workflow
+%load_ext mastra_nb
+from mastra_nb import Workflow, step
 
 
 @step
@@ -35,25 +31,22 @@ def count(halves: list) -> int:
 halves = Workflow(name="halves", input=str).then(pages).foreach(half, concurrency=4).then(count)
 halves
 """
-RUN = """\
-run = halves.run("a")
-await run
-display(views.bundle(views.record(run.view)), raw=True)
-"""
+RUN = 'await halves.run("a")'
 _SIZES = """images => Promise.all(images.map(async image => {
     await image.decode();
     return [image.naturalWidth, image.clientWidth];
 }))"""
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_pictures_show_in_the_cell_and_in_the_saved_notebook(lab: Lab, theme: Theme) -> None:
-    path = lab.server.write(f"pictures_{theme}.ipynb", [DEFINE, RUN])
-    notebook = lab.open(path, theme=theme)
-    notebook.run_all()
-    notebook.save(forget_kernel=True)
-    for kernel in (True, False):
-        if not kernel:
+def test_pictures_show_in_the_cell_and_in_the_saved_notebook(lab: Lab) -> None:
+    path = lab.server.write("pictures.ipynb", [DEFINE, RUN])
+    themes: tuple[Theme, Theme] = ("light", "dark")
+    for kernel, theme in zip((True, False), themes, strict=True):
+        if kernel:
+            notebook = lab.open(path, theme=theme)
+            notebook.run_all()
+            notebook.save(forget_kernel=True)
+        else:
             lab.server.shutdown_kernels()
             notebook = lab.open(path, kernel=False, theme=theme)
         for cell, pictures in ((0, 1), (1, 2)):
@@ -64,6 +57,6 @@ def test_pictures_show_in_the_cell_and_in_the_saved_notebook(lab: Lab, theme: Th
             assert len(sizes) == pictures
             assert all(0 < shown <= wide for wide, shown in sizes)
         assert "<img" in notebook.text(1)
-    notebook.screenshot(f"workflow_{theme}")
+        notebook.screenshot(f"workflow_{theme}")
     page, _ = HTMLExporter().from_filename(str(path))
     assert page.count('src="data:image/svg+xml;base64,') == 3

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import uvicorn
 
-from mastra_nb import Agent, Mastra, MCPClient, Media, Settings, Text, portal, tool
+from mastra_nb import Agent, Context, Mastra, MCPClient, Media, Settings, Text, portal, tool
 from mastra_nb.config import Secret
 from mastra_nb.errors import ConfigError, MastraError, NotFound, ToolError, ToolFailed, ToolTimeout
 from mastra_nb.events import Custom
@@ -23,6 +23,7 @@ from mastra_nb.mcp.client import Elicitation
 from mastra_nb.mcp.servers import Http, Stdio
 from mastra_nb.server.mcp import MCPServer, load
 from mastra_nb.testing import ScriptedModel, calls
+from mastra_nb.workflows import Workflow, step
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -196,6 +197,63 @@ async def test_only_what_is_named_is_served() -> None:
     assert set(server.tools()) == {"ask_poet"}
     with pytest.raises(NotFound):
         MCPServer(app, agents=["poe"]).tools()
+
+
+# --- workflows ----------------------------------------------------------------------------------
+
+
+def shop() -> Mastra:
+    @step
+    def count(item: str, amount: int, ctx: Context) -> dict[str, Any]:
+        return {"item": item, "amount": ctx.suspend({"message": "How many?"}, schema=int) * amount}
+
+    @step
+    def ship(order: dict[str, Any]) -> dict[str, Any]:
+        """Send it."""
+        return {"sent": order}
+
+    order = Workflow(name="order", description="Order things.").then(count).then(ship)
+    shout = Workflow(name="shout it").then(step(str.upper, id="upper"))
+    broken = Workflow(name="broken").then(step(lambda n: 1 // 0, id="divide"))
+    return Mastra(workflows=[order, shout, broken], settings=Settings())
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_workflows_are_tools_that_ask_and_report(revision: str) -> None:
+    asked: list[str] = []
+
+    def elicit(question: Elicitation) -> dict[str, Any]:
+        asked.append(question.message)
+        return {"value": 4}
+
+    model = ScriptedModel(calls("s_run_order", item="pen", amount=2), "done")
+    async with (
+        over_http(MCPServer(shop())) as url,
+        MCPClient({"s": Http(url, protocol=revision)}, elicit=elicit) as client,
+    ):
+        found = {t.remote: t.spec for t in await client.tools()}
+        assert found.keys() == {"run_order", "run_shout_it", "run_broken"}
+        assert found["run_order"].description.startswith("Order things.")
+        assert found["run_order"].parameters["required"] == ["item", "amount"]
+        assert await client.call("s", "run_order", {"item": "pen", "amount": 2}) == {
+            "sent": {"item": "pen", "amount": 8}
+        }
+        assert asked == ["How many?"]
+        assert await client.call("s", "run_shout_it", {"input": "hi"}) == "HI"
+        with pytest.raises(ToolFailed, match="ZeroDivisionError"):
+            await client.call("s", "run_broken", {"input": 1})
+        run = Agent(name="a", model=model, tools=[client]).run("go")
+        await run
+    told = [e.data.value for e in run.log.events if isinstance(e.data, Custom)]
+    assert [t["message"] for t in told] == ["count", "count", "ship"]
+    # At the newer revision the answer comes with a call of its own.
+    assert [t["progress"] for t in told] == ([1, 2, 3] if revision < "2026" else [1, 1, 2])
+
+
+async def test_only_the_workflows_that_are_named_are_served() -> None:
+    assert set(MCPServer(shop(), workflows=["order"]).tools()) == {"run_order"}
+    with pytest.raises(NotFound, match="ordr"):
+        MCPServer(shop(), workflows=["ordr"]).tools()
 
 
 # --- HTTP ---------------------------------------------------------------------------------------

@@ -539,3 +539,96 @@ async def test_a_question_in_a_task_group() -> None:
 def test_an_option_that_cannot_be_used(option: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f'the {next(iter(option))} of "print" cannot be used'):
         Tool(print, **option)
+
+
+# The durable form
+
+
+async def test_a_tool_that_is_run_gives_what_the_function_gives_as_json() -> None:
+    @tool
+    def pair(a: int, b: int = 2) -> tuple[int, int]:
+        return a, b
+
+    assert pair(1) == (1, 2)
+    assert await pair.run(1) == [1, 2]
+    assert await pair.run(1, b=3) == [1, 3]
+    assert await pair.run(a=4) == [4, 2]
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "words"),
+    [
+        ((1, 2, 3), {}, "3 arguments were given, it takes 2: a, b"),
+        ((1,), {"a": 1}, '"a" was given twice'),
+        ((), {}, '"a" is missing'),
+        ((1,), {"c": 1}, 'no argument "c"'),
+        (("x",), {}, "a"),
+    ],
+)
+def test_wrong_arguments_of_a_tool_that_is_run_are_told_at_once(
+    args: tuple[Any, ...], kwargs: dict[str, Any], words: str
+) -> None:
+    @tool
+    def pair(a: int, b: int = 2) -> int:
+        return a + b
+
+    with pytest.raises(SchemaError, match=words):
+        pair.run(*args, **kwargs)
+
+
+async def test_what_code_reads_of_a_tool_is_not_cut() -> None:
+    @tool
+    def long(n: int) -> str:
+        return "x" * n
+
+    n = RESULT_LIMIT + 1
+    assert await long.run(n) == "x" * n
+    cut = await use(long, {"n": n})
+    assert len(cut) < n + 60 and "[cut:" in cut
+
+
+async def test_a_tool_that_is_run_waits_for_its_approval() -> None:
+    @tool(needs_approval=True)
+    def delete(path: str) -> str:
+        return f"deleted {path}"
+
+    run = delete.run("a")
+    with pytest.raises(RunSuspended):
+        await run
+    assert await run.resume({"approved": True}) == "deleted a"
+
+
+async def test_a_tool_that_is_run_is_tried_again_and_stopped() -> None:
+    tried = []
+
+    @tool(retries=1)
+    def flaky() -> int:
+        tried.append(1)
+        if len(tried) < 2:
+            raise ValueError("no")
+        return 1
+
+    @tool(timeout=0.01)
+    async def slow() -> None:
+        await asyncio.sleep(10)
+
+    assert await flaky.run() == 1
+    with pytest.raises(ToolTimeout):
+        await slow.run()
+
+
+async def test_inside_a_tool_another_one_is_run_as_a_part_of_it() -> None:
+    @tool
+    def inner(n: int) -> int:
+        return n + 1
+
+    @tool
+    async def outer(n: int) -> int:
+        return await inner.run(n)
+
+    run = outer.run(1)
+    assert await run == 2
+    assert [(s.kind, s.name) for s in run.view.spans.values()] == [
+        ("tool", "outer"),
+        ("tool", "inner"),
+    ]
