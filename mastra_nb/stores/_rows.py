@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import apsw
@@ -15,6 +16,7 @@ from mastra_nb.storage import RunRow, Thread
 from mastra_nb.stores import _rules as rules
 from mastra_nb.stores._schema import BLOB_BYTES
 
+_encode = msgspec.json.Encoder().encode
 _TAGS = {kind: str(kind.__struct_config__.tag) for kind in Durable.__args__}
 RUN = """SELECT id, name, kind, input, status, owner, fence, lease_until, key, thread,
     resource, code_version, graph_hash, parent_run, fork_seq, created, updated FROM run"""
@@ -167,11 +169,15 @@ def to_lines(
     lines: list[Line] = []
     blobs: list[tuple[bytes, bytes]] = []
     size = 0
-    rules.check_events(run, events)
     for event in events:
-        data, seq = event.data, event.seq
+        data, seq, span = event.data, event.seq, event.span
         kind, attempt, status = type(data), None, None
-        raw = rules.payload_json(data, run, seq)
+        if event.run != run or kind not in _TAGS or not span.isascii():
+            rules.check_events(run, (event,))
+        try:
+            raw = _encode(data)
+        except Exception:
+            raw = rules.payload_json(data, run, seq)  # or says what is wrong with it
         if kind is SpanStarted:
             attempt = data.attempt  # type: ignore[union-attr]
         elif kind is SpanEnded:
@@ -184,7 +190,7 @@ def to_lines(
         else:
             text = raw.decode()
         lines.append((
-            run, seq, event.span, event.parent, attempt, _TAGS[kind], status, fence, text, digest,
+            run, seq, span, event.parent, attempt, _TAGS[kind], status, fence, text, digest,
             event.at, event.v,
         ))  # fmt: skip
     return lines, blobs, size
@@ -198,9 +204,9 @@ def insert_few(
     for those cases, and say what is wrong.
     """
     low, high = lease_left(lease, time.time())
-    values = [value for line in lines for value in line]
+    values = (*chain.from_iterable(lines), run, fence, low, high)
     try:
-        db.execute(_INSERT_FEW[len(lines)], (*values, run, fence, low, high))
+        db.execute(_INSERT_FEW[len(lines)], values)
     except apsw.ConstraintError:
         return False
     return db.changes() > 0
