@@ -36,7 +36,8 @@ async def run_body(fn: Callable[..., Any], shape: Shape, input: Any, ctx: Contex
     try:
         output = await fn(**arguments)
     except Bail as bail:
-        output = bail.value
+        await _settle(ctx)
+        return bail.value
     except asyncio.CancelledError:
         raise
     except BaseException:

@@ -60,7 +60,9 @@ class Builder:
         if not arms:
             raise self._wrong("parallel has no steps", "parallel([fetch, count])")
         if wait is not None and not 0 < wait <= len(arms):
-            raise self._wrong(f"parallel waits for {wait} of {len(arms)} steps", "1, or more")
+            raise self._wrong(
+                f"parallel waits for {wait} of {len(arms)} steps", f"give 1 to {len(arms)}"
+            )
         for arm in arms:
             self._takes(arm, self._gives)
         gives = dict if wait else Fields({a.name: _collected(a) for a in arms})
@@ -74,8 +76,9 @@ class Builder:
         only the first of them, whose output it is. The last condition may be `otherwise`.
         """
         made: list[tuple[Callable[..., Any], Step[Any]]] = []
+        arm: Any
         for arm in arms:
-            if len(arm) != 2:
+            if not isinstance(arm, tuple | list) or len(arm) != 2 or not callable(arm[0]):
                 raise self._wrong(
                     "an arm of branch is no (condition, step)",
                     "branch([(is_long, shorten), (otherwise, keep)])",
@@ -144,7 +147,8 @@ class Builder:
         """So many seconds, or what a function of the value says; the value goes through."""
         if isinstance(length, dt.timedelta):
             length = length.total_seconds()
-        if not callable(length) and not length >= 0:
+        given: Any = length
+        if not callable(given) and not (isinstance(given, int | float) and given >= 0):
             raise self._wrong(f"sleep({length!r}) is no time", "give seconds")
         self._add(Sleep(self._number("sleep"), length), self._gives)
         return self

@@ -375,7 +375,7 @@ def title(node: Node) -> str:
     if kind == "foreach":
         return f"foreach, {node.get('concurrency', 1)} at a time"
     if kind == "parallel":
-        return "parallel"
+        return f"parallel, the first {node['wait']}" if node.get("wait") else "parallel"
     if kind == "branch":
         return "first that is true" if node.get("exclusive") else "branch"
     return f"{name}: {label}" if label and label != name else name

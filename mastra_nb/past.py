@@ -70,6 +70,7 @@ class Past:
         self._kinds: dict[str, str] = {}
         self._writes: list[tuple[str, int, StateSet]] = []
         self._ended: set[tuple[str, int]] = set()
+        self._taken: set[int] = set()
         for event in events:
             self.apply(event)
         self.set_state()
@@ -121,6 +122,29 @@ class Past:
         elif isinstance(data, Custom) and not path and data.name == FORK:
             self.inputs |= data.value.get("inputs", {})
             self.done |= data.value.get("outputs", {})
+
+    def take_in(self, path: str, events: Sequence[Event]) -> None:
+        """What this drive has finished in the call at `path`, which is about to begin anew: as if
+        another process had.
+        """
+        below = f"{path}/"
+        for event in events:
+            data, span = event.data, event.span
+            if not (span == path or span.startswith(below)) or event.seq in self._taken:
+                continue
+            if isinstance(data, MessageAdded):
+                self.messages.setdefault(span, []).append(event.seq)
+            elif isinstance(data, SpanStarted):
+                self.attempts[span] = data.attempt
+                self.used.append((span, data.kind, None))
+            elif isinstance(data, SpanEnded):
+                if data.status == "ok":
+                    self.done[span] = data.output
+                if data.usage is not None:
+                    self.used.append((span, "", data.usage))
+            else:
+                continue
+            self._taken.add(event.seq)
 
     def answer(self, path: str, value: Any, *, expired: bool) -> None:
         self.waiting.pop(path, None)

@@ -293,7 +293,7 @@ class Step(Generic[O]):
                 hint="give a function, an agent, a tool or a workflow",
             )
         if not name or name == "<lambda>":
-            raise ConfigError("a step needs an id", hint='step(fn, id="fetch")')
+            raise ConfigError("a step needs an id", hint='step(fn, id="fetch"), or .map(fn)')
         if any(c in name for c in "/[]#~\0"):
             raise ConfigError(f'"{name}" cannot name a step', hint="no / [ ] # or ~ in it")
         self.description = description or about
@@ -380,6 +380,7 @@ class Step(Generic[O]):
             error = known_error(past.failed[path])
         else:
             while True:
+                began = len(ctx.run.events)
                 try:
                     return await ctx.call(
                         self.target, value, segment=segment, codec=self.codec, lazy=lazy
@@ -391,7 +392,7 @@ class Step(Generic[O]):
                     break
                 delay = min(self.retry_delay * 2.0 ** (failed - 1), _LONGEST_DELAY)
                 await asyncio.sleep(delay)
-                past.attempts[path] = past.attempts.get(path, 0) + 1
+                past.take_in(path, ctx.run.events[began:])
                 past.failures.pop(path, None)
                 past.forget_failures(path)
         if self.on_error == "fail" or ctx.run.refusal is not None:
@@ -493,8 +494,16 @@ class _Alone:
     def __init__(self, step: Step[Any]) -> None:
         self.name = step.name
         self.kind = step.kind
-        self.called = step.called
         self.invoke = step.target.invoke
+        self._step = step
+
+    async def called(self, ctx: Context, input: Any, segment: str) -> Any:
+        given = await self._step.called(ctx, input, segment)
+        if type(given) is Bailed:
+            if not ctx.path:
+                return given.value
+            raise Bail(given.value)
+        return input if given is SKIPPED else given
 
 
 class _Prompted:

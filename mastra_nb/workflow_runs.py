@@ -17,6 +17,7 @@ from mastra_nb.storage import unpaid
 
 T = TypeVar("T")
 Changed = Literal["keep", "rerun", "refuse"]
+_ENDED_BADLY = ("failed", "cancelled")
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,22 +58,33 @@ class WorkflowRun(Run[T]):
 
     def retry(self) -> Run[T]:
         """The same run, going on where it failed or was stopped. Raises NotResumable."""
-        if self.status not in ("failed", "cancelled"):
+        if self.status not in _ENDED_BADLY:
             raise NotResumable(
                 f'run "{self.id}" has not failed: it is {self.status}',
                 hint="run.resume() goes on with one that waits or was cut off",
             )
         with self._lock:
-            if self._next is None:
-                self._next = self._continued(None)
-            return self._next
+            following = self._next
+            if following is None:
+                following = self._next = self._continued(None)
+            elif following._done and following.status in _ENDED_BADLY:
+                # The cell that says so was run once more.
+                assert isinstance(following, WorkflowRun)
+                return following.retry()
+            return following
 
     def send_event(self, name: str, value: Any = None) -> Run[T]:
         """Go on with what a `wait_for_event` of this name waits for."""
+        known = []
         for path, asked in self.pending.items():
             if asked.reason == "event" and asked.payload == {"event": name}:
                 return self.resume(value, path=path)
-        raise NotResumable(f'run "{self.id}" does not wait for "{name}"', hint="see run.pending")
+            if asked.reason == "event" and isinstance(asked.payload, Mapping):
+                known.append(str(asked.payload.get("event")))
+        raise NotResumable(
+            f'run "{self.id}" does not wait for "{name}"',
+            hint=close_matches(name, known) if known else "it waits for no event; see run.pending",
+        )
 
     def fork(
         self,

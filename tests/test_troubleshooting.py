@@ -6,6 +6,7 @@ A section's label, `(no-key)=`, names the function here that provokes its first 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import sqlite3
@@ -17,7 +18,21 @@ from typing import Any
 
 import pytest
 
-from mastra_nb import Agent, Limits, Mastra, MCPClient, open_store, plugins, tool
+from mastra_nb import (
+    Agent,
+    Context,
+    Limits,
+    Mastra,
+    MCPClient,
+    RunSuspended,
+    Workflow,
+    open_store,
+    plugins,
+    step,
+    suspend,
+    tool,
+    workflow,
+)
 from mastra_nb.errors import MastraError
 from mastra_nb.guardrails import PIIDetector
 from mastra_nb.http.client import Retry, Timeouts
@@ -273,6 +288,98 @@ async def held_elsewhere(tmp_path: Path) -> None:
 async def no_mcp_command(_: Path) -> None:
     client = MCPClient({"files": {"command": "npxx", "args": ["server-filesystem", "."]}})
     await Agent(name="a", model=ScriptedModel("Hi"), tools=[client]).run("Hello")
+
+
+# --- workflows ---------------------------------------------------------------------------------
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+HURRY = 2.0
+
+
+@step
+def approve(amount: float, ctx: Context) -> bool:
+    seconds = 0.001 if amount == HURRY else None
+    answer: bool = ctx.suspend({"pay": amount}, schema=bool, timeout=seconds)
+    return answer
+
+
+@provokes
+async def step_does_not_fit(_: Path) -> None:
+    Workflow(name="report", input=str).then(mean)
+
+
+@provokes
+async def step_twice(_: Path) -> None:
+    Workflow(name="report").then(mean).map(lambda m: [m]).then(mean)
+
+
+@provokes
+async def cannot_be_kept(_: Path) -> None:
+    def fetch(url: str) -> Any:
+        return re.compile(url)
+
+    await Workflow(name="report").then(fetch).run("a+")
+
+
+@provokes
+async def step_too_slow(_: Path) -> None:
+    async def fetch(url: str) -> None:
+        await asyncio.sleep(5)
+
+    await Workflow(name="report").then(step(fetch, timeout=0.01)).run("https://example.org")
+
+
+async def _suspended(wf: Workflow[Any], input: float = 1) -> Any:
+    run = wf.run(input)
+    with pytest.raises(RunSuspended):
+        await run
+    return run
+
+
+@provokes
+async def wrong_answer(_: Path) -> None:
+    (await _suspended(Workflow(name="pay").then(approve))).resume("yes")
+
+
+@provokes
+async def nobody_answered(_: Path) -> None:
+    run = await _suspended(Workflow(name="pay").then(approve), HURRY)
+    await asyncio.sleep(0.01)
+    await run.expire()
+
+
+@provokes
+async def no_such_event(_: Path) -> None:
+    run = await _suspended(Workflow(name="ship").wait_for_event("paid"))
+    run.send_event("payed", 9.5)
+
+
+@provokes
+async def not_awaited(_: Path) -> None:
+    @workflow
+    async def report(values: list[float]) -> None:
+        step(mean)(values)
+
+    await report.run([1.0])
+
+
+@provokes
+async def body_changed(_: Path) -> None:
+    turn = [1.0, 2.0]
+
+    @workflow
+    async def report() -> Any:
+        await step(mean)([turn.pop()])
+        return await suspend("Well?")
+
+    run = report.run()
+    with pytest.raises(RunSuspended):
+        await run
+    await run.resume("fine")
 
 
 # --- the store ---------------------------------------------------------------------------------

@@ -112,13 +112,14 @@ def test_what_fits_is_built() -> None:
         (lambda: w().branch([(bool, size), (bool, words)], exclusive=True),
          'step "words" cannot be reached', ""),
         (lambda: w().graph([step(size.fn, depends_on=["parsed"])]),
-         'step "size" depends on "parsed", which is not in the graph', "add it to the list"),
+         'step "size" depends on "parsed", which is not in the graph', 'known: "size"'),
         (lambda: w().graph([words, step(size.fn, depends_on=["wrods"])]),
          'depends on "wrods"', 'did you mean "words"?'),
         (lambda: w().graph([
             step(size.fn, depends_on=["a"]), step(words.fn, id="a", depends_on=["b"]),
             step(words.fn, id="b", depends_on=["a"])]),
          "in a circle: a → b → a", "take one out"),
+        (lambda: w().wait_for_event("a/b"), 'waits for "a/b", which is no name', "no /"),
         # What is missing
         (lambda: w().commit(), "has no steps", ".then(step)"),
         (lambda: w().parallel([]), "parallel has no steps", "parallel("),

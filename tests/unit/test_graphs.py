@@ -507,3 +507,9 @@ def test_words_are_measured_and_durations_are_short() -> None:
         "2 h 1 min",
         "2 d 2 h",
     ]
+
+
+def test_a_race_says_how_many_it_waits_for() -> None:
+    arms = [[{"type": "step", "id": "a"}], [{"type": "step", "id": "b"}]]
+    race = {"type": "parallel", "id": "parallel:a", "arms": arms, "wait": 1}
+    assert "parallel, the first 1" in graphs.text({"name": "w", "nodes": [race]})

@@ -429,3 +429,17 @@ async def test_a_workflow_with_options() -> None:
     outer = Workflow(name="outer").then(made)
     assert await outer.run("a") == "A"
     assert await outer.run("") == ""
+
+
+async def test_a_step_alone_that_is_left_out_gives_its_input() -> None:
+    run = step(str.upper, id="up", when=lambda text: False)("a")
+    assert await run == "a"
+    assert run.status == "done"
+
+
+async def test_a_step_alone_that_bails_gives_that() -> None:
+    @step
+    def early(n: int, ctx: Context) -> int:
+        ctx.bail({"n": n})
+
+    assert await early(1) == {"n": 1}

@@ -18,7 +18,8 @@ def test_when_a_sleep_ends() -> None:
     assert until(2, 10.0) == 12.0
     assert until(dt.timedelta(minutes=1), 10.0) == 70.0
     assert until(moment, 10.0) == moment.timestamp()
-    assert until(dt.datetime(2030, 1, 1), 10.0) == dt.datetime(2030, 1, 1).astimezone().timestamp()
+    local = dt.datetime(2030, 1, 1)  # noqa: DTZ001
+    assert until(local, 10.0) == local.astimezone().timestamp()
 
 
 @pytest.mark.parametrize("length", ["2", None, [1]])
