@@ -92,6 +92,17 @@ class Shape:
         self._schema = typed(self.output, f"what {called} returns")
 
     @property
+    def takes(self) -> Any:
+        """The type of the only parameter; None if it has none, or there are more."""
+        schema = self.parameters[self.one][0] if self.one else None
+        return None if schema is None else schema.type
+
+    @property
+    def gives(self) -> Any:
+        """The type of what it returns; None if that may be any."""
+        return None if self._schema is None else self._schema.type
+
+    @property
     def one(self) -> str:
         """The name of the only parameter, if there is only one."""
         return next(iter(self.parameters)) if len(self.parameters) == 1 else ""
@@ -460,19 +471,24 @@ class _Called:
         self._fn = fn
         self._shape = shape
         self._async = inspect.iscoroutinefunction(fn)
+        # What is of these types fits as it is.
+        self._one, self._takes, self._gives = shape.one or None, shape.takes, shape.gives
         self.kind = kind
         self.name = getattr(fn, "__name__", "")
 
     async def invoke(self, input: Any, ctx: Context, /) -> Any:
         shape = self._shape
-        try:
-            arguments = shape.arguments(input)
-        except SchemaError as error:
-            raise StepError(
-                f'the input of "{ctx.path}" does not fit: {error.message}',
-                code="step.input",
-                hint=error.hint,
-            ) from None
+        if self._one is not None and type(input) is self._takes:
+            arguments = {self._one: input}
+        else:
+            try:
+                arguments = shape.arguments(input)
+            except SchemaError as error:
+                raise StepError(
+                    f'the input of "{ctx.path}" does not fit: {error.message}',
+                    code="step.input",
+                    hint=error.hint,
+                ) from None
         if shape.injected:
             arguments[shape.injected] = ctx
         try:
@@ -480,7 +496,7 @@ class _Called:
         except Bail as bail:
             ctx.run.emit(ctx.parent or "", None, Custom(name=BAIL, value=ctx.path))
             return Bailed(_kept(exact, bail.value, ctx))
-        return _kept(shape.given, made, ctx)
+        return made if type(made) is self._gives else _kept(shape.given, made, ctx)
 
 
 def _kept(how: Callable[[Any], Any], value: Any, ctx: Context) -> Any:

@@ -93,6 +93,8 @@ class Workflow(Builder, Generic[O]):
         gives = Any if self._input is None else self._input.type
         super().__init__(gives=gives, output=promised, committed=body is not None)
         self._outline: dict[str, Any] | None = None
+        # The outline whose hash it is beside it.
+        self._hashed: tuple[Any, str] = None, ""
         self._slots: weakref.WeakKeyDictionary[Any, asyncio.Semaphore] = weakref.WeakKeyDictionary()
         self._body = body
         self._shape: Shape | None = None
@@ -167,8 +169,11 @@ class Workflow(Builder, Generic[O]):
 
     @property
     def graph_hash(self) -> str:
-        raw = msgspec.json.encode(self.outline, order="sorted")
-        return hashlib.sha256(raw).hexdigest()
+        outline = self.outline
+        if self._hashed[0] is not outline:
+            raw = msgspec.json.encode(outline, order="sorted")
+            self._hashed = outline, hashlib.sha256(raw).hexdigest()
+        return self._hashed[1]
 
     # Running it
 
