@@ -206,7 +206,7 @@ def restored(type_: Any, value: Any) -> Any:
     """What was kept of a value of this type, as it was."""
     if isinstance(type_, Fields):
         known = type_.types if isinstance(value, dict) else {}
-        return {n: restored(known[n], v) for n, v in value.items()} if known else value
+        return {n: restored(known.get(n, Any), v) for n, v in value.items()} if known else value
     options = get_args(type_)
     if Failure in options:
         if isinstance(value, dict) and value.keys() == _FAILURE:

@@ -290,7 +290,13 @@ class _WorkflowCodec(Codec[Any]):
         workflow = self._workflow
         if workflow._shape is not None:
             return workflow._shape.restored(value)
+        if workflow._output is None and ctx.path in map(_above, ctx.run.past.bails):
+            return value  # of a step that has ended it
         return restored(workflow.output_type, value)
+
+
+def _above(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 class _WorkflowTool:
