@@ -287,7 +287,9 @@ def _name(given: Any) -> str:
 
 
 def _collected(made: Step[Any]) -> Any:
-    return _either(made.output, Failure) if made.on_error == "collect" else made.output
+    if made.on_error != "collect":
+        return made.output
+    return _either(object if made.output is Any else made.output, Failure)
 
 
 def _either(one: Any, other: Any) -> Any:

@@ -114,27 +114,28 @@ def current() -> Context | None:
 class Context:
     """A place in a run. Handed to every `invoke`, and to tools that ask for it by type."""
 
-    __slots__ = (
-        "_flow",
-        "_open",
-        "_ordinals",
-        "_records",
-        "_spent",
-        "_suspends",
-        "begun",
-        "claimed",
-        "kind",
-        "max_tokens",
-        "meter",
-        "over",
-        "parent",
-        "path",
-        "price",
-        "retries",
-        "run",
-        "tasks",
-        "withheld",
-    )
+    # What most calls never change is kept in the class: there is one of these a call.
+
+    # Runs that were started from here; they do not outlive the call.
+    tasks: set[asyncio.Task[Any]] | None = None
+    over = False
+    # Of the body of a workflow: the runs made in it that have not ended, and the calls that
+    # the journal had the output of.
+    begun: set[Any] | None = None
+    claimed: set[str] | None = None
+    # Of a model call: what its meter holds for it, and what it said it has spent.
+    _open: tuple[Meter, Reserve | None] | None = None
+    _spent: Usage | None = None
+    price: Callable[[Usage], Usage] | None = None
+    _flow: Flow | None = None
+    # Of a model call: True while it is open whether its answer may be seen.
+    withheld = False
+    # Set for a model call beside which others spend of the same budget.
+    max_tokens: int | None = None
+    retries = 0
+    _ordinals: dict[str, int] | None = None
+    _records = 0
+    _suspends = 0
 
     def __init__(
         self, run: RunLog, path: str, parent: str | None, kind: str, meter: Meter | None = None
@@ -144,26 +145,6 @@ class Context:
         self.parent = parent
         self.kind = kind
         self.meter = meter or run.meter
-        # Runs that were started from here; they do not outlive the call.
-        self.tasks: set[asyncio.Task[Any]] | None = None
-        self.over = False
-        # Of the body of a workflow: the runs made in it that have not ended, and the calls that
-        # the journal had the output of.
-        self.begun: set[Any] | None = None
-        self.claimed: set[str] | None = None
-        # Of a model call: what its meter holds for it, and what it said it has spent.
-        self._open: tuple[Meter, Reserve | None] | None = None
-        self._spent: Usage | None = None
-        self.price: Callable[[Usage], Usage] | None = None
-        self._flow: Flow | None = None
-        # Of a model call: True while it is open whether its answer may be seen.
-        self.withheld = False
-        # Set for a model call beside which others spend of the same budget.
-        self.max_tokens: int | None = None
-        self.retries = 0
-        self._ordinals: dict[str, int] | None = None
-        self._records = 0
-        self._suspends = 0
 
     @property
     def services(self) -> Services:
@@ -293,9 +274,11 @@ class Context:
         if segment is None:
             shown = codec.show(input)
             segment = self.segment(target.name, shown, key)
-        path = f"{self.path}/{segment}" if self.path else segment
+        above = self.path
+        parent = above or None
+        path = f"{above}/{segment}" if above else segment
         kind, meter, past = target.kind, self.meter, run.past
-        child = Context(run, path, self.path or None, kind, meter)
+        child = Context(run, path, parent, kind, meter)
         if path in past.done:
             if self.claimed is not None:
                 self.claimed.add(path)
@@ -323,7 +306,7 @@ class Context:
             meter.admit_tool()
         attempt = past.attempts.get(path, 0) + 1
         started = SpanStarted(kind=kind, name=target.name, input=shown, attempt=attempt)
-        run.emit(path, child.parent, started)
+        run.emit(path, parent, started)
         usage: Usage | None = None
         if kind == "model":
             child._open = meter, reserved
@@ -356,9 +339,11 @@ class Context:
             raise
         finally:
             _current.reset(token)
-            child._settle(usage)
-        run.emit(path, child.parent, SpanEnded(status="ok", output=recorded.value, usage=usage))
-        if run.fence:
+            if child._open is not None:
+                child._settle(usage)
+        run.emit(path, parent, SpanEnded(status="ok", output=recorded.value, usage=usage))
+        # The end of the run itself is stored with its status, behind a barrier.
+        if run.fence and (above or kind == "value"):
             if lazy:
                 run.commit_soon()
             else:

@@ -6,7 +6,7 @@ of a step that fails or waits run to their end: what they give is kept.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mastra_nb._later import later
@@ -48,32 +48,27 @@ class Walk:
         ctx.run.walks[ctx.path] = self
         try:
             for node in self.plan:
-                value = await self._node(node, value)
+                value = await _WALKS[type(node)](self, node, value)
         except Bail as bail:
             return bail.value
         finally:
             del ctx.run.walks[ctx.path]
         return value
 
-    async def _node(self, node: Node, value: Any) -> Any:
-        if isinstance(node, Then):
-            given = await self._step(node.step, value)
-            return value if given is SKIPPED else given
-        if isinstance(node, Parallel):
-            if node.wait:
-                return await self._first(node, value)
-            return await self._together(node.arms, value)
-        if isinstance(node, Branch):
-            return await self._branch(node, value)
-        if isinstance(node, Loop):
-            return await self._loop(node, value)
-        if isinstance(node, ForEach):
-            return await self._foreach(node, value)
-        if isinstance(node, Graph):
-            return await self._graph(node, value)
-        if isinstance(node, Sleep):
-            await self.ctx.call(_Timer(node, value), None, segment=node.id)
-            return value
+    async def _then(self, node: Then, value: Any) -> Any:
+        given = await self._step(node.step, value)
+        return value if given is SKIPPED else given
+
+    async def _parallel(self, node: Parallel, value: Any) -> Any:
+        if node.wait:
+            return await self._first(node, value)
+        return await self._together(node.arms, value)
+
+    async def _sleep(self, node: Sleep, value: Any) -> Any:
+        await self.ctx.call(_Timer(node, value), None, segment=node.id)
+        return value
+
+    async def _wait(self, node: WaitForEvent, value: Any) -> Any:
         self.results[node.id] = given = await self.ctx.call(_Event(node), None, segment=node.id)
         return given
 
@@ -254,6 +249,18 @@ class Walk:
             if step.name in node.ends
         }
         return next(iter(ends.values())) if len(ends) == 1 else ends
+
+
+_WALKS: dict[type, Callable[[Walk, Any, Any], Coroutine[Any, Any, Any]]] = {
+    Then: Walk._then,
+    Parallel: Walk._parallel,
+    Branch: Walk._branch,
+    Loop: Walk._loop,
+    ForEach: Walk._foreach,
+    Graph: Walk._graph,
+    Sleep: Walk._sleep,
+    WaitForEvent: Walk._wait,
+}
 
 
 async def together(work: Sequence[Coroutine[Any, Any, Any]], began: Any = None) -> list[Any]:

@@ -57,7 +57,7 @@ class Past:
         self.held: frozenset[str] = frozenset()
         self.graphs: dict[str, Any] = {}
         self.inputs: dict[str, Any] = {}
-        self.bails: dict[str, str] = {}
+        self.bails: set[str] = set()
         self.state: dict[str, Any] = {}
         self.used: list[tuple[str, str, Usage | None]] = []
         self.limits: Limits | None = None
@@ -118,7 +118,7 @@ class Past:
         elif isinstance(data, Custom) and path and data.name == GRAPH:
             self.graphs[path] = data.value
         elif isinstance(data, Custom) and path and data.name == BAIL:
-            self.bails[path] = data.value
+            self.bails.add(data.value)
         elif isinstance(data, Custom) and not path and data.name == FORK:
             self.inputs |= data.value.get("inputs", {})
             self.done |= data.value.get("outputs", {})

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 else:
     asyncio = later("asyncio", globals())
 
+_DELTAS = frozenset(DELTAS)
 # How long the end of one of many calls side by side may wait for others to be stored with.
 _SOON = 0.004
 
@@ -109,6 +110,8 @@ class RunLog:
         self._waiters: Watchers = []
         self._saving: asyncio.Lock | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
+        # True while the store does not know yet that the run goes on.
+        self._rested = False
         self._soon: asyncio.TimerHandle | None = None
 
     def become(self, id: str, past: Sequence[Event]) -> None:
@@ -172,6 +175,7 @@ class RunLog:
                     hint="load it again: app.get_run(id)",
                 )
         self.fence = row.fence
+        self._rested = row.status != "running"
         self._keep_lease(store, lost)
 
     def _keep_lease(self, store: Store, lost: Callable[[], None]) -> None:
@@ -199,35 +203,30 @@ class RunLog:
 
     def emit(self, span: str, parent: str | None, data: Payload) -> int:
         """Once the run rests, what a thread of it still has to say is not heard."""
-        services = self.services
+        services, kind = self.services, type(data)
         with self._lock:
             if self.sealed:
                 return self._seq
-            if isinstance(data, DELTAS):
-                self._n += 1
+            if kind in _DELTAS:
+                self._n = n = self._n + 1
+                seq = self._seq
             else:
-                self._seq += 1
-                self._n = 0
-                if isinstance(data, MessageAdded):
-                    self._messages[self._seq] = data
-                    self._said[span] = self._seq
+                self._seq = seq = self._seq + 1
+                self._n = n = 0
+                if kind is MessageAdded:
+                    self._messages[seq] = data  # type: ignore[assignment]
+                    self._said[span] = seq
             event = Event(
-                run=self.id,
-                seq=self._seq,
-                n=self._n,
-                span=span,
-                parent=parent,
-                data=data,
-                at=services.now(),
+                run=self.id, seq=seq, n=n, span=span, parent=parent, data=data, at=services.now()
             )
             self.events.append(event)
-            if self.fence and not self._n:
+            if self.fence and not n:
                 self._unsaved.append(event)
             if services.sinks:
                 self._tell(event)
         if self._waiters:
             self.wake()
-        return event.seq
+        return seq
 
     def _tell(self, event: Event) -> None:
         for sink in [*self.services.sinks]:
@@ -286,8 +285,11 @@ class RunLog:
                 batch, self._unsaved = self._unsaved, []
             if not batch and status is None:
                 return
+            if self._rested and status is None:
+                status = "running"
             try:
                 await store.append(self.id, self.fence, batch, status=status, barrier=barrier)
+                self._rested = False
             except asyncio.CancelledError:
                 if batch and not await unbroken(self._landed(store, batch[0].seq)):
                     with self._lock:

@@ -162,12 +162,18 @@ def _jsonschema() -> Any:
         del sys.modules[grammar]
 
 
+_INT64 = (-(2**63), 2**64)
+
+
 def to_json(value: Any) -> Any:
     """`value` as JSON types: what goes into an event.
 
     Never fails, and calls nothing of a value but the usual conversions of its type; what has
     no JSON form becomes its text.
     """
+    kind = type(value)
+    if value is None or kind is bool or (kind is int and _INT64[0] <= value < _INT64[1]):
+        return value
     try:
         return _json(value)
     except Exception:
@@ -246,6 +252,8 @@ def exact(value: Any) -> Any:
     if kind is str or kind is bool or value is None:
         return value
     if kind is int or kind is float:
+        if kind is int and _INT64[0] <= value < _INT64[1]:
+            return value
         if _number(value) != value:
             raise SchemaError(
                 f"JSON has no {value!r:.60}", hint="give None, or a text, in its place"
@@ -279,7 +287,7 @@ def exact(value: Any) -> Any:
 
 def _number(value: float) -> Any:
     if isinstance(value, int):
-        return int(value) if -(2**63) <= value < 2**64 else str(int(value))
+        return int(value) if _INT64[0] <= value < _INT64[1] else str(int(value))
     return float(value) if math.isfinite(value) else None
 
 

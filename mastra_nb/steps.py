@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, get_origin, overload
 
 import msgspec
 
@@ -48,6 +49,9 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+_FAILURE = {"step", "code", "message"}
+
+
 class Skipped:
     """What a step that its `when` left out gave."""
 
@@ -86,6 +90,17 @@ class Shape:
             self.parameters[name] = (typed(hint, f"{called}.{name}"), default)
         self.output: Any = hints.get("return", Any)
         self._schema = typed(self.output, f"what {called} returns")
+
+    @property
+    def takes(self) -> Any:
+        """The type of the only parameter; None if it has none, or there are more."""
+        schema = self.parameters[self.one][0] if self.one else None
+        return None if schema is None else schema.type
+
+    @property
+    def gives(self) -> Any:
+        """The type of what it returns; None if that may be any."""
+        return None if self._schema is None else self._schema.type
 
     @property
     def one(self) -> str:
@@ -187,6 +202,24 @@ def typed(hint: Any, name: str) -> Schema[Any] | None:
     return schema
 
 
+def restored(type_: Any, value: Any) -> Any:
+    """What was kept of a value of this type, as it was."""
+    if isinstance(type_, Fields):
+        known = type_.types if isinstance(value, dict) else {}
+        return {n: restored(known.get(n, Any), v) for n, v in value.items()} if known else value
+    options = get_args(type_)
+    if Failure in options:
+        if isinstance(value, dict) and value.keys() == _FAILURE:
+            return Failure(**value)
+        return restored(
+            functools.reduce(operator.or_, [o for o in options if o is not Failure]), value
+        )
+    if get_origin(type_) is list and options and isinstance(value, list):
+        return [restored(options[0], each) for each in value]
+    schema = typed(type_, "the output")
+    return value if schema is None else schema.convert(value)
+
+
 def conform(schema: Schema[Any], value: Any) -> Any:
     if type(value) is schema.type:
         return value
@@ -204,7 +237,7 @@ class StepCodec(Codec[Any]):
         return Recorded(exact(output.value if isinstance(output, Bailed) else output))
 
     def load(self, value: Any, ctx: Context) -> Any:
-        if ctx.run.past.bails.get(ctx.parent or "") == ctx.path:
+        if ctx.path in ctx.run.past.bails:
             return Bailed(value)
         try:
             return self._shape.restored(value)
@@ -438,19 +471,24 @@ class _Called:
         self._fn = fn
         self._shape = shape
         self._async = inspect.iscoroutinefunction(fn)
+        # What is of these types fits as it is.
+        self._one, self._takes, self._gives = shape.one or None, shape.takes, shape.gives
         self.kind = kind
         self.name = getattr(fn, "__name__", "")
 
     async def invoke(self, input: Any, ctx: Context, /) -> Any:
         shape = self._shape
-        try:
-            arguments = shape.arguments(input)
-        except SchemaError as error:
-            raise StepError(
-                f'the input of "{ctx.path}" does not fit: {error.message}',
-                code="step.input",
-                hint=error.hint,
-            ) from None
+        if self._one is not None and type(input) is self._takes:
+            arguments = {self._one: input}
+        else:
+            try:
+                arguments = shape.arguments(input)
+            except SchemaError as error:
+                raise StepError(
+                    f'the input of "{ctx.path}" does not fit: {error.message}',
+                    code="step.input",
+                    hint=error.hint,
+                ) from None
         if shape.injected:
             arguments[shape.injected] = ctx
         try:
@@ -458,7 +496,7 @@ class _Called:
         except Bail as bail:
             ctx.run.emit(ctx.parent or "", None, Custom(name=BAIL, value=ctx.path))
             return Bailed(_kept(exact, bail.value, ctx))
-        return _kept(shape.given, made, ctx)
+        return made if type(made) is self._gives else _kept(shape.given, made, ctx)
 
 
 def _kept(how: Callable[[Any], Any], value: Any, ctx: Context) -> Any:

@@ -36,7 +36,7 @@ from mastra_nb.plans import otherwise as otherwise
 from mastra_nb.schema import exact, local_names, summary, to_json
 from mastra_nb.services import Services
 from mastra_nb.steps import Failure as Failure
-from mastra_nb.steps import Shape, conform, typed
+from mastra_nb.steps import Shape, conform, restored, typed
 from mastra_nb.steps import Step as Step
 from mastra_nb.steps import step as step
 from mastra_nb.workflow_runs import WorkflowRun, changes
@@ -93,6 +93,8 @@ class Workflow(Builder, Generic[O]):
         gives = Any if self._input is None else self._input.type
         super().__init__(gives=gives, output=promised, committed=body is not None)
         self._outline: dict[str, Any] | None = None
+        # The outline whose hash it is beside it.
+        self._hashed: tuple[Any, str] = None, ""
         self._slots: weakref.WeakKeyDictionary[Any, asyncio.Semaphore] = weakref.WeakKeyDictionary()
         self._body = body
         self._shape: Shape | None = None
@@ -167,8 +169,11 @@ class Workflow(Builder, Generic[O]):
 
     @property
     def graph_hash(self) -> str:
-        raw = msgspec.json.encode(self.outline, order="sorted")
-        return hashlib.sha256(raw).hexdigest()
+        outline = self.outline
+        if self._hashed[0] is not outline:
+            raw = msgspec.json.encode(outline, order="sorted")
+            self._hashed = outline, hashlib.sha256(raw).hexdigest()
+        return self._hashed[1]
 
     # Running it
 
@@ -229,9 +234,6 @@ class Workflow(Builder, Generic[O]):
 
     async def invoke(self, input: Any, ctx: Context, /) -> O:
         past, outline = ctx.run.past, self.outline
-        ended = past.bails.get(ctx.path)
-        if ended is not None and ended in past.done:
-            return past.done[ended]  # type: ignore[no-any-return]
         if not _is_part(ctx) and past.graphs.get(ctx.path) != outline:
             for change in changes(past, ctx.path, outline):
                 if change.finished and change.what == "changed":
@@ -286,9 +288,15 @@ class _WorkflowCodec(Codec[Any]):
 
     def load(self, value: Any, ctx: Context) -> Any:
         workflow = self._workflow
-        if workflow._output is not None:
-            return workflow._output.convert(value)
-        return value if workflow._shape is None else workflow._shape.restored(value)
+        if workflow._shape is not None:
+            return workflow._shape.restored(value)
+        if workflow._output is None and ctx.path in map(_above, ctx.run.past.bails):
+            return value  # of a step that has ended it
+        return restored(workflow.output_type, value)
+
+
+def _above(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 class _WorkflowTool:

@@ -157,7 +157,7 @@ class Host:
             return "memory"
         if not self.url.startswith("sqlite:///"):
             return redact(self.url)
-        path = Path(self.url.removeprefix("sqlite:///"))
+        path = Path(self.url.removeprefix("sqlite:///").partition("?")[0])
         with contextlib.suppress(ValueError):
             return os.path.relpath(path) if path.is_relative_to(project_root()) else str(path)
         return str(path)

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from mastra_nb.stores import _errors, _sql
 from mastra_nb.stores import _rules as rules
@@ -28,6 +28,9 @@ T = TypeVar("T")
 
 class Access:
     """A file as this process has it open; any event loop and thread may call it."""
+
+    # "full": what is written behind a barrier is on the disk, else it is a write like any other.
+    synchronous: Literal["full", "normal"] = "full"
 
     def __init__(self, path: Path, url: str, app_id: int, migrations: Sequence[str]) -> None:
         self.url = url

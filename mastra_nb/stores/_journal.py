@@ -9,7 +9,7 @@ from typing import Any
 import apsw
 import msgspec
 
-from mastra_nb.events import Event, MessageAdded, RunStatus, decode_payload
+from mastra_nb.events import Event, RunStatus, decode_payload
 from mastra_nb.storage import LEASE_SECONDS, RunRow
 from mastra_nb.stores import _rows as rows
 from mastra_nb.stores import _rules as rules
@@ -43,24 +43,18 @@ class Journal(Access):
             input=_json(raw),
         )
 
+        values = [raw.decode() if f == "input" else getattr(row, f) for f in rows.RUN_FIELDS]
+
         def work(db: apsw.Connection) -> None:
-            if db.execute("SELECT 1 FROM run WHERE id = ?", (row.id,)).get:
-                raise rules.run_taken(row.id)
-            if row.key is not None:
+            try:
+                db.execute(rows.INSERT_RUN, values)
+            except apsw.ConstraintError:
+                if db.execute("SELECT 1 FROM run WHERE id = ?", (row.id,)).get:
+                    raise rules.run_taken(row.id) from None
                 other = db.execute("SELECT id FROM run WHERE key = ?", (row.key,)).get
-                if other is not None:
-                    raise rules.key_taken(row.key, other)
-            values = msgspec.structs.asdict(row)
-            values["input"] = raw.decode()
-            db.execute(
-                """INSERT INTO run (id, name, kind, input, status, owner, fence, lease_until, key,
-                    thread, resource, code_version, graph_hash, parent_run, fork_seq, created,
-                    updated)
-                VALUES (:id, :name, :kind, :input, :status, :owner, :fence, :lease_until, :key,
-                    :thread, :resource, :code_version, :graph_hash, :parent_run, :fork_seq,
-                    :created, :updated)""",
-                values,
-            )
+                if row.key is None or other is None:
+                    raise
+                raise rules.key_taken(row.key, other) from None
 
         await self._write(work, threaded=len(raw) > INLINE_WRITE_BYTES)
         return row
@@ -97,20 +91,23 @@ class Journal(Access):
         thread: str | None = None,
     ) -> None:
         rules.check_names(run, thread)
-        rules.check_events(run, events)
-        lines = [(event, rules.payload_json(event.data, run, event.seq)) for event in events]
+        lines, blobs, size = rows.to_lines(run, fence, events)
+        few = status is None and thread is None and not blobs and 0 < len(lines) <= rows.FEW
 
         def work(db: apsw.Connection) -> None:
+            if few and rows.insert_few(db, run, fence, lease, lines):
+                return
             rows.extend(db, run, fence, lease, status)
+            db.executemany(rows.INSERT_BLOB, blobs)
             messages = []
-            for event, raw in lines:
-                rows.insert(db, event, raw, fence)
-                if thread is not None and isinstance(event.data, MessageAdded):
+            for line in lines:
+                rows.insert(db, line)
+                if thread is not None and line[rows.KIND] == "message-added":
                     messages.append(db.last_insert_rowid())
             if thread is not None and messages:
                 rows.link_new(db, thread, run, messages)
 
-        size = sum([len(raw) for _, raw in lines])
+        barrier = barrier and self.synchronous == "full"
         await self._write(work, barrier=barrier, threaded=barrier or size > INLINE_WRITE_BYTES)
 
     async def renew(self, run: str, fence: int, *, lease: float = LEASE_SECONDS) -> None:

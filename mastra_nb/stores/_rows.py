@@ -5,27 +5,41 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import apsw
 import msgspec
 
-from mastra_nb.events import Event, RunStatus, SpanEnded, SpanStarted
+from mastra_nb.events import Durable, Event, RunStatus, SpanEnded, SpanStarted
 from mastra_nb.storage import RunRow, Thread
 from mastra_nb.stores import _rules as rules
 from mastra_nb.stores._schema import BLOB_BYTES
 
+_encode = msgspec.json.Encoder().encode
+_TAGS = {kind: str(kind.__struct_config__.tag) for kind in Durable.__args__}
 RUN = """SELECT id, name, kind, input, status, owner, fence, lease_until, key, thread,
     resource, code_version, graph_hash, parent_run, fork_seq, created, updated FROM run"""
 RUN_FIELDS = (
     "id", "name", "kind", "input", "status", "owner", "fence", "lease_until", "key", "thread",
     "resource", "code_version", "graph_hash", "parent_run", "fork_seq", "created", "updated",
 )  # fmt: skip
+INSERT_RUN = f"""INSERT INTO run ({", ".join(RUN_FIELDS)})
+    VALUES ({", ".join("?" * len(RUN_FIELDS))})"""  # noqa: S608 - columns of ours
 THREAD = "SELECT id, resource, title, meta, created, updated FROM thread"
 PAYLOAD = "coalesce(e.payload, (SELECT data FROM blob WHERE sha256 = e.blob))"
-INSERT_EVENT = """INSERT INTO event
-    (run, seq, path, parent, attempt, kind, status, fence, payload, blob, at, v)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_INTO_EVENT = """INSERT INTO event
+    (run, seq, path, parent, attempt, kind, status, fence, payload, blob, at, v)"""
+_EVENT = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_EVENT = f"{_INTO_EVENT} VALUES {_EVENT}"
+# So many events, as a step begins and ends with, are written by one statement.
+FEW = 4
+_INSERT_FEW = [
+    f"""{_INTO_EVENT} SELECT * FROM (VALUES {", ".join([_EVENT] * n)}) WHERE EXISTS
+        (SELECT 1 FROM run WHERE id = ? AND fence = ? AND lease_until BETWEEN ? AND ?)"""  # noqa: S608
+    for n in range(FEW + 1)
+]
+INSERT_BLOB = "INSERT INTO blob (sha256, data) VALUES (?, ?) ON CONFLICT DO NOTHING"
 EVENTS = f"""SELECT e.seq, e.path, e.parent, e.at, e.v, {PAYLOAD}
     FROM event e WHERE e.run = ? AND e.seq > ? ORDER BY e.seq"""  # noqa: S608
 _MESSAGE = """SELECT m.pos, e.run, e.seq, e.at, e.payload, e.blob
@@ -87,6 +101,11 @@ def to_thread(row: Sequence[Any]) -> Thread:
     )
 
 
+def lease_left(lease: float, now: float) -> tuple[float, float]:
+    """The row is a page more to write: a lease that ends between these times is left as it is."""
+    return now + 0.8 * lease, now + lease
+
+
 def extend(
     db: apsw.Connection, run: str, fence: int, lease: float, status: RunStatus | None
 ) -> None:
@@ -101,8 +120,8 @@ def extend(
         raise rules.fenced(run, fence, newest, owner)
     now = time.time()
     target = rules.lease_after(status, until, lease, now)
-    # The row is a page more to write: a lease that still has four fifths of its time is left.
-    if target and status in (None, old) and target - 0.2 * lease <= until <= target:
+    low, high = lease_left(lease, now)
+    if target and status in (None, old) and low <= until <= high:
         return
     db.execute(
         "UPDATE run SET status = ?, lease_until = ?, updated = ? WHERE id = ?",
@@ -136,32 +155,68 @@ def link_new(db: apsw.Connection, thread: str, run: str, events: Sequence[int]) 
     return int(last)
 
 
-def insert(db: apsw.Connection, event: Event, raw: bytes, fence: int) -> None:
-    data, digest = event.data, None
-    if len(raw) > BLOB_BYTES:
-        digest = hashlib.sha256(raw).digest()
-        db.execute(
-            "INSERT INTO blob (sha256, data) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest, raw)
-        )
+Line = tuple[Any, ...]  # of the columns of `event`
+KIND = 5
+
+
+def to_lines(
+    run: str, fence: int, events: Sequence[Event]
+) -> tuple[list[Line], list[tuple[bytes, bytes]], int]:
+    """Of events of `run` the rows, what of them is kept as blobs, and how many bytes all have.
+
+    Raises UsageError, SchemaError.
+    """
+    lines: list[Line] = []
+    blobs: list[tuple[bytes, bytes]] = []
+    size = 0
+    for event in events:
+        data, seq, span = event.data, event.seq, event.span
+        kind, attempt, status = type(data), None, None
+        if event.run != run or kind not in _TAGS or not span.isascii():
+            rules.check_events(run, (event,))
+        try:
+            raw = _encode(data)
+        except Exception:
+            raw = rules.payload_json(data, run, seq)  # or says what is wrong with it
+        if kind is SpanStarted:
+            attempt = data.attempt  # type: ignore[union-attr]
+        elif kind is SpanEnded:
+            status = data.status  # type: ignore[union-attr]
+        size += len(raw)
+        text, digest = None, None
+        if len(raw) > BLOB_BYTES:
+            digest = hashlib.sha256(raw).digest()
+            blobs.append((digest, raw))
+        else:
+            text = raw.decode()
+        lines.append((
+            run, seq, span, event.parent, attempt, _TAGS[kind], status, fence, text, digest,
+            event.at, event.v,
+        ))  # fmt: skip
+    return lines, blobs, size
+
+
+def insert_few(
+    db: apsw.Connection, run: str, fence: int, lease: float, lines: Sequence[Line]
+) -> bool:
+    """One statement that writes all of the lines, or nothing: it gives False where the fence is
+    another, the lease has to be extended, or a line is there already. `extend` and `insert` are
+    for those cases, and say what is wrong.
+    """
+    low, high = lease_left(lease, time.time())
+    values = (*chain.from_iterable(lines), run, fence, low, high)
     try:
-        db.execute(
-            INSERT_EVENT,
-            (
-                event.run,
-                event.seq,
-                event.span,
-                event.parent,
-                data.attempt if isinstance(data, SpanStarted) else None,
-                data.__struct_config__.tag,
-                data.status if isinstance(data, SpanEnded) else None,
-                fence,
-                raw.decode() if digest is None else None,
-                digest,
-                event.at,
-                event.v,
-            ),
-        )
+        db.execute(_INSERT_FEW[len(lines)], values)
+    except apsw.ConstraintError:
+        return False
+    return db.changes() > 0
+
+
+def insert(db: apsw.Connection, line: Line) -> None:
+    try:
+        db.execute(INSERT_EVENT, line)
     except apsw.ConstraintError as exc:
+        run, seq, path = line[:3]
         if "event.seq" in str(exc):
-            raise rules.seq_taken(event.run, event.seq) from exc
-        raise rules.finished_twice(event.run, event.span) from exc
+            raise rules.seq_taken(run, seq) from exc
+        raise rules.finished_twice(run, path) from exc

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from mastra_nb.errors import Conflict, LeaseHeld, NotFound, SchemaError, StorageError, UsageError
-from mastra_nb.events import Event, Payload, RunStatus, encode_payload
+from mastra_nb.events import DELTAS, Event, Payload, RunStatus, encode_payload
 from mastra_nb.storage import Retention
 
 RESTING: frozenset[RunStatus] = frozenset({"suspended", "done", "failed", "cancelled"})
@@ -17,6 +17,8 @@ ENDED: frozenset[RunStatus] = frozenset({"done", "failed", "cancelled"})
 MOST = 2**31 - 1
 # The last use of an embedding is written at most so often: reading must stay reading.
 USED_SECONDS = 86_400.0
+
+_DELTAS = frozenset(DELTAS)
 
 _encoder = msgspec.json.Encoder()
 
@@ -74,12 +76,13 @@ def check_events(run: str, events: Sequence[Event]) -> None:
     for event in events:
         if event.run != run:
             raise UsageError(f'An event of run "{event.run}" was appended to run "{run}".')
-        if not event.durable:
+        if type(event.data) in _DELTAS:
             raise UsageError(
                 f'A {type(event.data).__name__} was appended to run "{run}".',
                 hint="Deltas are for eyes: append durable events only.",
             )
-        check_names(event.span, event.parent)
+        if not event.span.isascii():
+            check_names(event.span, event.parent)
 
 
 def at_most(number: int) -> int:

@@ -243,7 +243,7 @@ class File:
     def lost(self) -> bool:
         """The files that our connections hold are no longer those at the path."""
         if self._wal_fd >= 0:
-            return os.fstat(self._wal_fd).st_nlink == 0
+            return not os.fstat(self._wal_fd).st_nlink
         return self._frozen is not None and self._frozen != self._signature()
 
     def _signature(self) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.parse
 from pathlib import Path
+from typing import Literal
 
 from mastra_nb.errors import ConfigError
 from mastra_nb.stores import _sql
@@ -19,26 +20,41 @@ ForeignConnectionWarning = _sql.ForeignConnectionWarning
 class SQLiteStore(Journal, Threads, Docs, Upkeep):
     """Use `open_store`. Any event loop and thread of the process may call it."""
 
-    def __init__(self, path: Path, url: str) -> None:
+    def __init__(
+        self, path: Path, url: str, synchronous: Literal["full", "normal"] = "full"
+    ) -> None:
         super().__init__(path, url, APPLICATION_ID, MIGRATIONS)
+        self.synchronous = synchronous
         self.embeddings = Embeddings(self)
 
 
 def open_store(url: str) -> SQLiteStore:
     """The store at `url`: "sqlite:///relative.db" or "sqlite:////absolute/path.db".
 
+    With "?synchronous=normal" nothing waits for the disk: what a run did survives the death of the
+    process, but the last of it may be lost with the power. "full" waits where a run comes to rest.
+
     Makes the file if it is new, and upgrades one of an older version. Raises ConfigError for
     another URL; StorageError if the file is damaged, not ours or cannot be opened; MigrationError
     if it is of a newer version.
     """
-    name = urllib.parse.unquote(url.removeprefix("sqlite:///"))
+    place, has_options, options = url.partition("?")
+    name = urllib.parse.unquote(place.removeprefix("sqlite:///"))
     if name in ("", ":memory:") or url.removesuffix(":memory:") == "sqlite://":
         raise ConfigError(
             f'"{url}" does not name a file.', hint='A store in memory is "memory://".'
         )
-    if not url.startswith("sqlite:///") or "?" in url or "\0" in name:
+    if not url.startswith("sqlite:///") or "\0" in name:
         raise ConfigError(
             f'"{url}" does not name a SQLite file.',
             hint="Write sqlite:///relative.db or sqlite:////absolute/path.db",
         )
-    return SQLiteStore(Path(name).expanduser().resolve(), url)
+    synchronous: Literal["full", "normal"] = "full"
+    if options == "synchronous=normal":
+        synchronous = "normal"
+    elif has_options and options != "synchronous=full":
+        raise ConfigError(
+            f'"?{options}" is no option of a SQLite file.',
+            hint="Write sqlite:///relative.db or sqlite:///relative.db?synchronous=normal",
+        )
+    return SQLiteStore(Path(name).expanduser().resolve(), url, synchronous)

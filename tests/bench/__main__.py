@@ -26,7 +26,22 @@ from pathlib import Path
 from tests.bench.table import Figures, table, vector_table
 
 ROOT = Path(__file__).resolve().parents[2]
-ROWS = ("P1", "P2", "P3", "P4", "P4paced", "P6", "P6sem", "P8", "P9")
+ROWS = (
+    "P1",
+    "P2",
+    "P3",
+    "P4",
+    "P4paced",
+    "P5",
+    "P5db",
+    "P5each",
+    "P5each.db",
+    "P5many",
+    "P6",
+    "P6sem",
+    "P8",
+    "P9",
+)
 OPTIONAL = ("P7", "P7big")  # minutes
 HEAVY = ("httpx", "aiohttp", "numpy", "pydantic", "apsw", "jinja2", "IPython", "pandas")
 
@@ -45,6 +60,11 @@ TURNS = {
     "P3": ("ours plain", "ours async", "floors raw", "floors aiohttp", "floors httpx"),
     "P4": ("ours plain", "floors raw", "floors aiohttp", "floors httpx"),
     "P4paced": ("ours plain", "floors raw", "floors aiohttp", "floors httpx"),
+    "P5": ("workflows ours", "workflows sync", "workflows floor"),
+    "P5db": ("workflows ours", "workflows full", "workflows floor"),
+    "P5each": ("workflows ours", "workflows sync", "workflows floor"),
+    "P5each.db": ("workflows ours", "workflows four", "workflows full", "workflows floor"),
+    "P5many": ("workflows memory", "workflows durable"),
     "P6": ("threads ours", "threads linked", "threads sqlite3"),
     "P6sem": ("semantic ours", "semantic floor"),
 }

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from mastra_nb import Mastra, Workflow, step
 from mastra_nb.errors import ConfigError, Conflict, StorageError
 from mastra_nb.events import Custom, Event
 from mastra_nb.storage import Retention, RunRow
@@ -47,6 +48,61 @@ async def test_urls_are_relative_or_absolute(tmp_path, monkeypatch):
         assert store.url == url
         await store.close()
         assert (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "synced"), [("", 1), ("?synchronous=full", 1), ("?synchronous=normal", 0)]
+)
+async def test_a_barrier_waits_for_the_disk_unless_the_url_says_otherwise(path, url, synced):
+    store = open_store(f"sqlite:///{path}{url}")
+    await new_run(store, "r")
+    done: list[str] = []
+
+    def seen(db, statement, values):
+        done.append(statement)
+        return True
+
+    store._file._writer.exec_trace = seen
+    await store.append("r", 1, [event("r", 1, Custom(name="n"))], status="done", barrier=True)
+    assert done.count("PRAGMA synchronous = FULL") == synced
+    assert (await store.get_run("r")).status == "done"
+    await store.close()
+
+
+async def test_a_step_is_one_commit_and_the_end_of_a_run_another(path):
+    async def inc(n: int) -> int:
+        return n + 1
+
+    app = Mastra(storage=f"sqlite:///{path}?synchronous=normal")
+    flow = app.add(Workflow(name="w", input=int).then(step(inc, id="a")).then(step(inc, id="b")))
+    await flow.run(0)
+    commits = 0
+
+    def seen(db, statement, values):
+        nonlocal commits
+        commits += statement == "COMMIT"
+        return True
+
+    flow.services.store._file._writer.exec_trace = seen
+    run = flow.run(0)
+    assert await run == 2
+    assert commits == 4  # of its making, of two steps, of its end
+    again = await app.get_run(run.id)
+    assert (again.status, again.output) == ("done", 2)
+    await app.close()
+
+
+async def test_what_a_step_writes_is_checked_like_anything_else(store):
+    await new_run(store, "r")
+    await store.append("r", 1, [event("r", 1, Custom(name="n")), event("r", 2, Custom(name="n"))])
+    with pytest.raises(Conflict):
+        await store.append(
+            "r", 1, [event("r", 3, Custom(name="n")), event("r", 2, Custom(name="n"))]
+        )
+    assert [e.seq for e in await store.read_events("r")] == [1, 2]
+    before = (await store.get_run("r")).lease_until
+    await store.append("r", 1, [event("r", 3, Custom(name="n"))], lease=1000)
+    assert (await store.get_run("r")).lease_until > before + 900
 
 
 async def test_equal_large_payloads_are_stored_once_and_pruned(store):

@@ -343,3 +343,19 @@ async def test_a_body_goes_back(tmp_path: Path) -> None:
         await fork
     assert await fork.resume(2) == [5, 2]
     assert done == [1, 5]
+
+
+@pytest.mark.parametrize("bails", [False, True])
+async def test_a_loaded_run_gives_what_the_run_gave(bails: bool) -> None:
+    def even(n: int, ctx: Context) -> Any:
+        if n == 4:
+            ctx.bail("enough")
+        if n % 2:
+            raise ValueError("odd")
+        return {"n": n}
+
+    wf = Workflow(name="w").foreach(step(even, on_error="collect"))
+    run = wf.run([1, 2, 4] if bails else [1, 2])
+    output = await run
+    assert (output == "enough") is bails
+    assert wf.load(run.id, run.input, past=run.log.events).output == output
