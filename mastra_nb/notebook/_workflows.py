@@ -31,13 +31,24 @@ async def waiting(host: Host) -> None:
         for path, answer in zip(pending, resumes(run, pending), strict=True)
     }
     rows = [
-        (each.name, _asked(each, now), _ago(now - each.since), answers[each.run, each.path])
+        (
+            each.name,
+            _where(each.path),
+            _asked(each, now),
+            _ago(now - each.since),
+            answers[each.run, each.path],
+        )
         for each in found
     ]
     show_table(
-        host, ("of", "what is asked", "since", "answer with"), rows,
+        host, ("of", "where", "what is asked", "since", "answer with"), rows,
         "nothing waits for a person", widest=120,
     )  # fmt: skip
+
+
+def _where(path: str) -> str:
+    """The name of the call that asks, without what tells it from others of that name."""
+    return path.rpartition("/")[2].partition("#")[0]
 
 
 def _asked(each: Waiting, now: float) -> str:

@@ -189,9 +189,11 @@ def test_several_questions_are_answered_one_by_one(kernel: Kernel) -> None:
     id = run_id(out)
     assert out.error.endswith(f"%resume {id} --at first true|false · 1 more: %mastra waiting")
     rows = table(kernel.ok("%mastra waiting"))
-    assert [row[0] for row in rows] == ["pair", "pair"]
-    assert [row[1] for row in rows] == ['input: "Publish?"', 'input: "Why?"']
-    assert [row[3] for row in rows] == [
+    assert [row[:3] for row in rows] == [
+        ["pair", "first", 'input: "Publish?"'],
+        ["pair", "second", 'input: "Why?"'],
+    ]
+    assert [row[4] for row in rows] == [
         f"%resume {id} --at first true|false",
         f"%resume {id} --at second TEXT",
     ]
