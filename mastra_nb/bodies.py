@@ -16,7 +16,7 @@ from mastra_nb.context import Codec, Context, current
 from mastra_nb.errors import Bail, ReplayMismatch, StepError, UsageError
 from mastra_nb.runs import Run
 from mastra_nb.schema import Schema
-from mastra_nb.steps import Shape
+from mastra_nb.shapes import Shape
 from mastra_nb.timers import until, wait_until
 
 if TYPE_CHECKING:

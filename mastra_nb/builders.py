@@ -21,7 +21,8 @@ from mastra_nb.plans import (
     otherwise,
 )
 from mastra_nb.schema import Schema
-from mastra_nb.steps import Failure, Step, step
+from mastra_nb.shapes import Failure
+from mastra_nb.steps import Step, step
 
 
 class Builder:

@@ -25,7 +25,8 @@ from mastra_nb.plans import (
     otherwise,
 )
 from mastra_nb.schema import to_json
-from mastra_nb.steps import SKIPPED, Bailed, Step, asked, decide
+from mastra_nb.shapes import SKIPPED, Bailed
+from mastra_nb.steps import Step, asked, decide
 from mastra_nb.timers import until, wait_until
 
 if TYPE_CHECKING:

@@ -124,6 +124,8 @@ class Run(Reading, Generic[T]):
             return
         if not isinstance(request_context, Mapping | None):
             raise UsageError("request_context is no mapping", hint='request_context={"user": "u1"}')
+        if not isinstance(key, str | None):
+            raise UsageError(f"the key {key!r} is no text", hint='key="order-42"')
         self._segment = target.name.replace("/", ":")
         self.log = RunLog(
             id=id or self._services.new_id(),

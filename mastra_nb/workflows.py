@@ -35,8 +35,8 @@ from mastra_nb.plans import (
 from mastra_nb.plans import otherwise as otherwise
 from mastra_nb.schema import exact, local_names, summary, to_json
 from mastra_nb.services import Services
+from mastra_nb.shapes import Shape, conform, restored, typed
 from mastra_nb.steps import Failure as Failure
-from mastra_nb.steps import Shape, conform, restored, typed
 from mastra_nb.steps import Step as Step
 from mastra_nb.steps import step as step
 from mastra_nb.workflow_runs import WorkflowRun, changes

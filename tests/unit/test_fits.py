@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mastra_nb._fits import Fields, misfit, shown
 from mastra_nb.errors import SchemaError
 from mastra_nb.schema import exact
-from mastra_nb.steps import conform, typed
+from mastra_nb.shapes import conform, typed
 
 
 class Typed(TypedDict):

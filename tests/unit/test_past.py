@@ -109,7 +109,7 @@ def test_notes_that_are_read_again() -> None:
         ("", Custom(name=FORK, value={"inputs": {"w/b": 2}, "outputs": {"w/c": 3}})),
     )
     assert found.graphs == {"w": {"nodes": []}}
-    assert found.bails == {"w": "w/a"}
+    assert found.bails == {"w/a"}
     assert found.request_context == {"user": 1}
     assert (found.inputs, found.done) == ({"w/b": 2}, {"w/c": 3})
 

@@ -22,7 +22,8 @@ from mastra_nb.errors import (
 )
 from mastra_nb.runs import Run
 from mastra_nb.schema import exact
-from mastra_nb.steps import Failure, Shape, Step, asked, step, typed
+from mastra_nb.shapes import Failure, Shape, typed
+from mastra_nb.steps import Step, asked, step
 from mastra_nb.testing import ScriptedModel
 from mastra_nb.workflows import Workflow
 
