@@ -55,7 +55,10 @@ async def test_only_an_unfinished_run_is_taken_up() -> None:
 
     await run.resume({"approved": True})
     assert await unfinished(store, "call") is None
+    ended = await unfinished(store, "call", ended=True)
+    assert ended is not None and (ended.id, ended.status) == (run.id, "done")
     await end(store, "call")
+    assert await unfinished(store, "call", ended=True) is None
 
 
 async def test_a_run_of_a_living_process_is_left_alone_and_that_of_a_dead_one_is_not() -> None:
