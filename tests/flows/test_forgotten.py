@@ -165,7 +165,7 @@ async def test_a_run_of_an_agent_that_is_not_here_is_read_and_not_resumed(store:
         await found
     with pytest.raises(NotResumable, match='"cook", which is not here') as caught:
         found.resume({"approved": True})
-    assert caught.value.hint and "app.add(agent)" in caught.value.hint
+    assert caught.value.hint and "app.add" in caught.value.hint
     row = await store.get_run(run.id)
     assert row is not None and row.status == "suspended"
     here.add(Agent(name="cook", model=model, tools=[act]))
