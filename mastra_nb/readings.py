@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator
-from typing import Any
+import weakref
+from collections.abc import AsyncIterator, Coroutine, Generator
+from typing import TYPE_CHECKING, Any
 
+from mastra_nb._later import later
 from mastra_nb.context import Codec, Runnable
 from mastra_nb.events import SPEAKERS, Event, Suspended, TextDelta, View
 from mastra_nb.messages import Finish, Message, Usage
 from mastra_nb.runlog import RunLog, grown, spoken
+
+if TYPE_CHECKING:
+    import asyncio
+else:
+    asyncio = later("asyncio", globals())
 
 
 class Reading:
@@ -26,8 +33,35 @@ class Reading:
     _prefix: str
     _segment: str
 
+    _drivers: weakref.WeakKeyDictionary[Any, Generator[Any, Any, Any]] | None = None
+
     def __aiter__(self) -> AsyncIterator[Event]:
         raise NotImplementedError
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        raise NotImplementedError
+
+    # To asyncio a coroutine: `create_task(run)`, `TaskGroup`, `asyncio.run(run)`. Each task that
+    # drives it waits by itself.
+
+    def send(self, value: Any) -> Any:
+        return self._driving().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._driving().throw(*error)
+
+    def close(self) -> None:
+        self._drivers = None
+
+    def _driving(self) -> Generator[Any, Any, Any]:
+        if self._drivers is None:
+            self._drivers = weakref.WeakKeyDictionary()
+        task = asyncio.current_task()
+        assert task is not None
+        found = self._drivers.get(task)
+        if found is None:
+            found = self._drivers[task] = self.__await__()
+        return found
 
     @property
     def id(self) -> str:
@@ -121,3 +155,6 @@ class Reading:
         root = self._prefix or self._segment
         async for value in grown(self, root, self._codec.partial):
             yield value
+
+
+Coroutine.register(Reading)

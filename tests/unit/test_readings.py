@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -51,3 +52,42 @@ async def test_what_a_run_says_of_itself() -> None:
     run = run.resume(2)
     await run
     assert run.status == "done" and run.pending == {}
+
+
+@step
+async def later(n: int) -> int:
+    await asyncio.sleep(0.001)
+    return n + 1
+
+
+@workflow
+async def grouped(n: int) -> list[int]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(later(i)) for i in range(n)]
+    return [*(task.result() for task in tasks), await asyncio.create_task(later(100))]
+
+
+async def test_a_run_is_a_coroutine_to_asyncio() -> None:
+    run = grouped(2)
+    assert await asyncio.create_task(run) == [1, 2, 101] == await run
+    again = later(5)
+    assert await asyncio.gather(*(asyncio.create_task(again) for _ in range(2))) == [6, 6]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(slow := later(7)), 0.0)
+    assert await asyncio.shield(slow) == 8
+
+
+async def test_a_task_that_is_cancelled_stops_the_run_it_drives() -> None:
+    run = later(1)
+    task = asyncio.create_task(run)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert run.status == "cancelled"
+
+
+def test_asyncio_runs_it() -> None:
+    agent = Agent(name="a", model=ScriptedModel("hi"))
+    assert asyncio.run(agent.run("x")) == "hi"  # type: ignore[arg-type]
