@@ -99,16 +99,13 @@ class Walk:
         arms = {f"{base}/{arm.name}": arm for arm in node.arms}
         # Those that had ended when a drive was cut off have ended before the others.
         won = [path for path in run.past.done if path in arms]
-        open_ = {path for path in arms if path in run.past.attempts}
         if f"{base}/{node.id}" not in run.past.done and len(won) < node.wait:
-            won, waiting = await self._race(arms, node.wait, won, value)
-            open_ |= waiting
+            won = await self._race(arms, node.wait, won, value)
         names = await self.ctx.value(
             node.id, lambda: [arms[path].name for path in won[: node.wait]]
         )
         kept = [path for name in names if (path := f"{base}/{name}") in arms]
-        if left := open_.difference(kept):
-            run.end_below(left)
+        run.end_below([path for path in arms if path not in kept])
         for path in kept:
             if arms[path].name not in self.results:
                 await self._step(arms[path], value)
@@ -116,8 +113,8 @@ class Walk:
 
     async def _race(
         self, arms: Mapping[str, Step[Any]], wait: int, ended: Sequence[str], value: Any
-    ) -> tuple[list[str], set[str]]:
-        """The arms that ended first, in that order, and those that wait. The others are stopped."""
+    ) -> list[str]:
+        """The arms that ended first, in that order. The others are stopped."""
         order = [*ended, *(path for path in arms if path not in ended)]
         tasks = {asyncio.ensure_future(self._step(arms[p], value)): p for p in order}
         won, errors = list[str](), list[BaseException]()
@@ -137,15 +134,15 @@ class Walk:
                 await asyncio.wait(left)
         # One that has ended the workflow in the meantime has ended it, for the journal too.
         errors += [e for task in left if isinstance(e := _raised(task), Bail)]
-        waiting = {p for task, p in tasks.items() if isinstance(_raised(task), Suspend)}
-        able = len(won) + len(waiting) >= wait
+        waiting = sum(isinstance(_raised(task), Suspend) for task in tasks)
+        able = len(won) + waiting >= wait
         if len(won) < wait:
             errors = [e for e in errors if not (able and isinstance(e, Exception))]
         else:
             errors = [e for e in errors if not isinstance(e, Exception | Suspend)]
         if errors:
             raise _worst(errors)
-        return won, waiting
+        return won
 
     async def _branch(self, node: Branch, value: Any) -> Any:
         async def chosen() -> list[int]:

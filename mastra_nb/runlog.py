@@ -43,7 +43,6 @@ from mastra_nb.events import (
     SpanStarted,
     TextDelta,
     View,
-    fold,
 )
 from mastra_nb.limits import Limits, Meter
 from mastra_nb.messages import Message
@@ -244,11 +243,15 @@ class RunLog:
 
     def end_below(self, paths: Iterable[str]) -> None:
         """The calls at `paths`, and what they called, are not wanted any more."""
-        view, above = fold(self.events), [*paths]
-        for path in [*view.spans]:
-            if not any(path == place or path.startswith(f"{place}/") for place in above):
-                del view.spans[path]
-        self.end_all(view)
+        above = tuple(f"{path}/" for path in paths)
+        open_: dict[str, str | None] = {}
+        for event in self.events:
+            if isinstance(event.data, SpanStarted) and f"{event.span}/".startswith(above):
+                open_[event.span] = event.parent
+            elif isinstance(event.data, SpanEnded):
+                open_.pop(event.span, None)
+        for span, parent in reversed(open_.items()):
+            self.emit(span, parent, SpanEnded(status="cancelled"))
 
     def deltas(self, span: str) -> list[Delta]:
         """The deltas of the span's current attempt, in order."""

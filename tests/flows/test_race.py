@@ -101,6 +101,13 @@ async def test_who_had_ended_before_the_crash_has_won_though_another_is_quicker_
     assert await asyncio.wait_for(again, 2) == {"one": "a"}
 
 
+async def test_a_question_beside_work_that_is_stopped_is_withdrawn(work: Work) -> None:
+    inner = Workflow(name="inner").parallel([ask, work.arm("slow", 5)])
+    run = Workflow(name="w").parallel([inner, work.arm("a", 0.05)], wait=1).run(1)
+    assert await run == {"a": "a"}
+    assert "w/inner/ask" in run.view.spans and not run.pending and not open_spans(run)
+
+
 async def test_a_question_that_came_second_is_withdrawn_with_all_around_it(work: Work) -> None:
     inner = Workflow(name="inner").parallel([ask, ask.replace(id="ask-2")])
     run = Workflow(name="w").parallel([inner, work.arm("a", 0.01)], wait=1).run(1)
