@@ -12,7 +12,7 @@ import msgspec
 from mastra_nb import _functions
 from mastra_nb._fits import Fields
 from mastra_nb._later import later
-from mastra_nb.context import PLAIN, Codec, Context, Runnable, error_info
+from mastra_nb.context import PLAIN, Codec, Context, Recorded, Runnable, error_info
 from mastra_nb.errors import (
     Bail,
     ConfigError,
@@ -357,10 +357,19 @@ class _PromptedCodec(Codec[Any]):
     """An agent's own; of the input the text is kept, as its guards leave it."""
 
     def __init__(self, inner: Codec[Any]) -> None:
-        self.show = lambda input: inner.show(as_prompt(input))  # type: ignore[method-assign]
-        self.dump = inner.dump  # type: ignore[method-assign]
-        self.load = inner.load  # type: ignore[method-assign]
-        self.partial = inner.partial  # type: ignore[method-assign]
+        self._inner = inner
+
+    def show(self, input: Any) -> Any:
+        return self._inner.show(as_prompt(input))
+
+    def dump(self, output: Any, ctx: Context) -> Recorded:
+        return self._inner.dump(output, ctx)
+
+    def load(self, value: Any, ctx: Context) -> Any:
+        return self._inner.load(value, ctx)
+
+    def partial(self, value: Any) -> Any:
+        return self._inner.partial(value)
 
 
 def as_prompt(input: Any) -> str:
