@@ -263,7 +263,7 @@ class Neighbors:
         found = chosen._found
         if found is None or found[0] != self._version:
             places = self._places(chosen.nos)
-            places = places[places >= 0]
+            places = np.sort(places[places >= 0])
             found = chosen._found = (self._version, places[self._alive[places]])
         return found[1] if len(found[1]) < len(self) else None
 

@@ -56,5 +56,7 @@ def processes() -> Iterator[Callable[[str, Path, str], subprocess.Popen[str]]]:
 
 def check(path: Path) -> None:
     db = apsw.Connection(str(path))
+    # Who lost a race may still be about to leave.
+    db.set_busy_timeout(10_000)
     assert db.execute("PRAGMA integrity_check").get == "ok"
     db.close()

@@ -185,6 +185,8 @@ def test_what_does_not_fit_is_refused_at_run_time_too(data: st.DataObject) -> No
     value = data.draw(values(given_))
     if given_ is float and value.is_integer():
         return
+    if given_ is int and wanted is bool and value in (0, 1):
+        return  # a model may say so; a step that gives numbers does not mean it
     with pytest.raises(SchemaError):
         conform(schema, value)
 

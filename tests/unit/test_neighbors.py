@@ -69,6 +69,15 @@ def answer(engine: Neighbors, query: Any, k: int, **options: Any) -> list[tuple[
     return list(zip(nos.tolist(), scores.tolist(), strict=True))
 
 
+def test_a_filter_whose_entries_came_in_another_order_finds_them() -> None:
+    engine = Neighbors(DIMENSION, "dotproduct", memory_limit=2**30, fetch=lambda nos: nos)
+    for nos in ([0, 2, 3], [1]):
+        rows = np.array([[0.0, 0.0, float(no == 2)] for no in nos], np.float32)
+        engine.put(np.array(nos, np.int64), rows)
+    found = answer(engine, [0.0, 0.0, -1.0], 2, within=np.array([0, 1, 3]))
+    assert [no for no, _ in found] == [0, 1]
+
+
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("metric", METRICS)
 @settings(deadline=None, max_examples=60)
