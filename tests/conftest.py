@@ -1,14 +1,6 @@
 from __future__ import annotations
 
 import gc
-import os
-
-from hypothesis import settings
-
-# A change is judged by the same examples each time; new ones are looked for at a desk.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
 
 
 def pytest_collection_finish() -> None:
