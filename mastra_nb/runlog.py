@@ -236,11 +236,6 @@ class RunLog:
                 self.services.sinks.remove(sink)
                 get_logger().exception("a reader of run %s failed and is taken out", self.id)
 
-    def end_all(self, view: View) -> None:
-        """Whatever was begun has ended, what was called last first."""
-        for span in reversed([s for s in view.spans.values() if s.ended is None]):
-            self.emit(span.path, span.parent, SpanEnded(status="cancelled"))
-
     def end_below(self, paths: Iterable[str]) -> None:
         """The calls at `paths`, and what they called, are not wanted any more."""
         above = tuple(f"{path}/" for path in paths)

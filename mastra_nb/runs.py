@@ -460,7 +460,7 @@ class Run(Reading, Generic[T]):
             if await self._claim():
                 return
             if self._gives_up:
-                self.log.end_all(self.view)
+                self.log.end_below([self._segment])
                 raise asyncio.CancelledError
             self._output = await self._walk()
             status = "done"

@@ -195,7 +195,8 @@ def changes(past: Past, path: str, outline: Mapping[str, Any] | None) -> list[Ch
     if known is None or outline is None or known == outline:
         return []
     old, new = dict(_codes(known["nodes"], "")), dict(_codes(outline["nodes"], ""))
-    done = {f"{_plain(p.removeprefix(f'{path}/'))}" for p in past.done if p.startswith(f"{path}/")}
+    below = f"{path}/"
+    done = {_plain(p.removeprefix(below)) for p in past.done if p.startswith(below)}
     out = [
         Change(step=step, what="changed", finished=step in done)
         for step in old

@@ -23,6 +23,7 @@ Bundle = Callable[[Run[Any]], dict[str, Any]]
 _CALLS = ("tool", "step", "agent", "workflow")
 # What a front end needs to draw one character of Markdown again, in seconds.
 SECONDS_PER_CHARACTER = 12e-6
+# And what the kernel needs for one call in the picture of a workflow.
 SECONDS_PER_CALL = 20e-6
 # A run that is stopped has this long to close its connections before the cell is given back.
 UNWIND_SECONDS = 0.9
@@ -113,7 +114,8 @@ class Terminal:
 
 def interval(run: Run[Any], frame_rate: float) -> float:
     """Seconds between two frames: longer for longer texts and for more calls, so that drawing
-    stays affordable."""
+    stays affordable.
+    """
     cost = len(run.text) * SECONDS_PER_CHARACTER + len(run.view.spans) * SECONDS_PER_CALL
     return max(1.0 / frame_rate, cost)
 
