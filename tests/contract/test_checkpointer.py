@@ -15,6 +15,7 @@ from langgraph.checkpoint.conformance.capabilities import ALL_CAPABILITIES
 from langgraph.checkpoint.serde.types import ERROR
 
 from mastra_nb.stores import _vec, memory, sqlite
+from tests.contract.backends import in_threads
 from tests.contract.checkpointer import CHANNEL, StoreSaver
 from tests.flows.processes import check, processes
 
@@ -175,13 +176,7 @@ class TestSQLiteStoreInThreads(TestSQLiteStore):
 
     @pytest.fixture(autouse=True)
     def threads(self, monkeypatch):
-        write, read = sqlite.SQLiteStore._write, sqlite.SQLiteStore._read
-        monkeypatch.setattr(
-            sqlite.SQLiteStore, "_write", lambda s, w, **k: write(s, w, **{**k, "threaded": True})
-        )
-        monkeypatch.setattr(
-            sqlite.SQLiteStore, "_read", lambda s, w, **k: read(s, w, **{**k, "threaded": True})
-        )
+        in_threads(monkeypatch)
 
 
 class TestSQLiteStoreWithoutSQLiteVec(TestSQLiteStore):

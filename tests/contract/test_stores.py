@@ -18,6 +18,7 @@ from mastra_nb.messages import user
 from mastra_nb.storage import Pruned, Retention, RunRow, Store, Thread
 from mastra_nb.store_contract import StoreContract
 from mastra_nb.stores import memory, sqlite
+from tests.contract.backends import in_threads
 from tests.filters_strategies import filters, metadata
 
 
@@ -42,13 +43,7 @@ class TestSQLiteStoreInThreads(TestSQLiteStore):
 
     @pytest.fixture(autouse=True)
     def threads(self, monkeypatch):
-        write, read = sqlite.SQLiteStore._write, sqlite.SQLiteStore._read
-        monkeypatch.setattr(
-            sqlite.SQLiteStore, "_write", lambda s, w, **k: write(s, w, **{**k, "threaded": True})
-        )
-        monkeypatch.setattr(
-            sqlite.SQLiteStore, "_read", lambda s, w, **k: read(s, w, **{**k, "threaded": True})
-        )
+        in_threads(monkeypatch)
 
 
 ids = st.sampled_from(["a", "ab", "a%", "b", "B", "ü"])

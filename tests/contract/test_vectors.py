@@ -6,6 +6,7 @@ import pytest
 
 from mastra_nb.stores import _vec, memory, sqlite
 from mastra_nb.testing import VectorContract
+from tests.contract.backends import in_threads
 
 
 class TestMemoryVectors(VectorContract):
@@ -29,13 +30,7 @@ class TestSQLiteVectorsInThreads(TestSQLiteVectors):
 
     @pytest.fixture(autouse=True)
     def threads(self, monkeypatch):
-        write, read = sqlite.SQLiteStore._write, sqlite.SQLiteStore._read
-        monkeypatch.setattr(
-            sqlite.SQLiteStore, "_write", lambda s, w, **k: write(s, w, **{**k, "threaded": True})
-        )
-        monkeypatch.setattr(
-            sqlite.SQLiteStore, "_read", lambda s, w, **k: read(s, w, **{**k, "threaded": True})
-        )
+        in_threads(monkeypatch)
 
 
 class TestSQLiteVectorsWithoutSQLiteVec(TestSQLiteVectors):
