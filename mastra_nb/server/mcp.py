@@ -53,8 +53,8 @@ try:
     from mcp.shared.uri_template import UriTemplate
     from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-    from mastra_nb.server import _wire
-    from mastra_nb.server._wire import Asked
+    from mastra_nb.server import _mcp_wire as _wire
+    from mastra_nb.server._mcp_wire import Asked
 except ModuleNotFoundError as error:
     raise MissingExtra("MCP needs its SDK", hint='pip install "mastra-nb[mcp]"') from error
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import os
 import ssl
 import subprocess
 import sys
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 
 import httpx
@@ -369,3 +370,23 @@ def test_the_first_request_loads_neither_httpx_nor_aiohttp() -> None:
         "assert not {'httpx', 'aiohttp', 'anyio'} & set(sys.modules), sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="uvloop is not there")
+@pytest.mark.parametrize(
+    "works",
+    [
+        test_a_request_is_what_a_server_expects,
+        test_a_name_with_a_dead_first_address_is_reached_by_its_second,
+        test_a_connection_is_used_again_whatever_its_framing,
+        test_an_answer_nobody_asked_for_is_not_taken_for_the_next,
+        test_leaving_early_closes_the_connection,
+        test_a_slow_reader_holds_the_server_back,
+    ],
+)
+def test_on_uvloop(works: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Which many servers bring, and uvicorn takes where it is."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(works())

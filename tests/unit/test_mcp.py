@@ -183,7 +183,7 @@ def test_without_the_sdk_there_is_a_line_for_pip(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_server_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("mastra_nb.server.mcp", "mastra_nb.server._wire"):
+    for name in ("mastra_nb.server.mcp", "mastra_nb.server._mcp_wire"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "mcp_types", None)
     with pytest.raises(MissingExtra) as caught:
