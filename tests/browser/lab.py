@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -11,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import quote, urlsplit
@@ -40,6 +41,11 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
 FOREIGN = ("JUPYTER", "MASTRA", "DATABASE_URL", "IPYTHON", "PYTEST", "LOG_LEVEL")
 KEYS = ("_API_KEY", "_TOKEN", "_SECRET")
 
+_OPTIONS = {
+    "jupyterlab": ["--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"],
+    "notebook": ["--JupyterNotebookApp.expose_app_in_browser=True"],
+}
+
 _DONE = """i => {
     const cell = window.notebook.content.widgets[i];
     return cell.model.executionCount !== null
@@ -47,10 +53,29 @@ _DONE = """i => {
 }"""
 
 
-class Server:
-    """JupyterLab as its own process, with its own config, data and runtime folders."""
+AXE = Path(__file__).parent / "node_modules/axe-core/axe.min.js"
+# The page around us is JupyterLab's, and so is what it renders of Markdown.
+_JUDGE = """async selector => {
+    const found = await axe.run({include: [[selector]]}, {resultTypes: ['violations']});
+    const told = [];
+    for (const {id, impact, nodes} of found.violations)
+        if (['serious', 'critical'].includes(impact))
+            for (const node of nodes)
+                if (!node.target.join(' ').includes('.jp-RenderedMarkdown'))
+                    told.push(`${id}: ${node.html.slice(0, 200)} ${node.failureSummary}`);
+    return told;
+}"""
 
-    def __init__(self, home: Path, repo: Path) -> None:
+
+class Server:
+    """JupyterLab as its own process, with its own config, data and runtime folders.
+
+    `disabled` are plugins of the extension that are switched off.
+    """
+
+    application = "jupyterlab"
+
+    def __init__(self, home: Path, repo: Path, disabled: Sequence[str] = ()) -> None:
         self.root = home / "notebooks"
         self.token = secrets.token_hex(16)
         with socket.socket() as probe:
@@ -58,12 +83,20 @@ class Server:
             self.port: int = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = home / "jupyterlab.log"
-        for name in ("notebooks", "config", "data", "runtime", "ipython"):
+        for name in ("notebooks", "config", "data/labextensions/@mastra-nb", "runtime", "ipython"):
             (home / name).mkdir(parents=True)
+        # What was built from this tree, whatever is installed beside it.
+        built = repo / "mastra_nb" / "labextension"
+        assert (built / "package.json").is_file(), "the lab extension is not built → make extension"
+        (home / "data/labextensions/@mastra-nb/labextension").symlink_to(built)
         for name, values in SETTINGS.items():
             path = home / f"config/lab/user-settings/@jupyterlab/{name}.jupyterlab-settings"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(values))
+        (home / "config/labconfig").mkdir()
+        (home / "config/labconfig/page_config.json").write_text(
+            json.dumps({"disabledExtensions": dict.fromkeys(disabled, True)})
+        )
         env = {
             name: value
             for name, value in os.environ.items()
@@ -72,7 +105,7 @@ class Server:
             "JUPYTER_CONFIG_DIR": str(home / "config"),
             "JUPYTER_DATA_DIR": str(home / "data"),
             "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
-            "JUPYTER_PREFER_ENV_PATH": "1",
+            "JUPYTER_PREFER_ENV_PATH": "0",
             "IPYTHONDIR": str(home / "ipython"),
             "PYTHONPATH": str(repo),
         }
@@ -81,15 +114,16 @@ class Server:
                 [
                     sys.executable,
                     "-m",
-                    "jupyterlab",
+                    self.application,
                     "--no-browser",
                     "--ServerApp.ip=127.0.0.1",
                     f"--ServerApp.port={self.port}",
                     "--ServerApp.port_retries=0",
                     f"--ServerApp.root_dir={self.root}",
+                    # Installed it is enabled by a file beside Jupyter's own.
+                    "--ServerApp.jpserver_extensions={'mastra_nb.notebook.server_extension': True}",
                     f"--IdentityProvider.token={self.token}",
-                    "--LabApp.expose_app_in_browser=True",
-                    "--LabApp.extension_manager=readonly",
+                    *_OPTIONS[self.application],
                     *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
                 ],
                 cwd=self.root,
@@ -135,6 +169,17 @@ class Server:
             self.api("DELETE", f"sessions/{session['id']}")
         for kernel in self.api("GET", "kernels"):
             self.api("DELETE", f"kernels/{kernel['id']}")
+
+    @contextlib.contextmanager
+    def disabled(self, plugin: str) -> Iterator[None]:
+        """Pages that are opened meanwhile leave this plugin out."""
+        path = self.root.parent / "config/labconfig/page_config.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"disabledExtensions": {plugin: True}}))
+        try:
+            yield
+        finally:
+            path.unlink()
 
     def write(self, name: str, cells: Sequence[str], *, kernel: bool = True) -> Path:
         """A notebook of these cells; one that starts with "#md " is Markdown."""
@@ -282,6 +327,13 @@ class Lab:
         )
         light = "true" if theme == "light" else "false"
         self.page.wait_for_selector(f"body[data-jp-theme-light='{light}']", state="attached")
+
+    def judge(self, selector: str) -> list[str]:
+        """What axe-core finds serious or critical in what the selector names, as it stands now."""
+        if not self.page.evaluate("() => 'axe' in window"):
+            self.page.add_script_tag(path=AXE)
+        self.page.wait_for_timeout(300)  # a theme fades in
+        return list(self.page.evaluate(_JUDGE, selector))
 
     def command(self, name: str, args: Mapping[str, object] | None = None) -> Any:
         return self.page.evaluate(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.browser.lab import Lab, Server
 
 KNOWN = """\
@@ -78,6 +80,7 @@ SHOWN = {
 }
 
 
+@pytest.mark.slow
 def test_what_memory_and_retrieval_show(lab: Lab, server: Server) -> None:
     (server.root / "known.py").write_text(KNOWN)
     folder = server.root / "notes"

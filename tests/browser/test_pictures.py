@@ -32,7 +32,9 @@ halves = Workflow(name="halves", input=str).then(pages).foreach(half, concurrenc
 halves
 """
 RUN = 'await halves.run("a")'
-_SIZES = """images => Promise.all(images.map(async image => {
+_SIZES = """pictures => pictures.map(picture =>
+    [picture.viewBox.baseVal.width, picture.getBoundingClientRect().width])"""
+_IMAGES = """images => Promise.all(images.map(async image => {
     await image.decode();
     return [image.naturalWidth, image.clientWidth];
 }))"""
@@ -49,14 +51,29 @@ def test_pictures_show_in_the_cell_and_in_the_saved_notebook(lab: Lab) -> None:
         else:
             lab.server.shutdown_kernels()
             notebook = lab.open(path, kernel=False, theme=theme)
-        for cell, pictures in ((0, 1), (1, 2)):
+        for cell in (0, 1):
             output = notebook.output(cell)
             for fold in output.locator("details").all():
                 fold.evaluate("e => e.open = true")
-            sizes = output.locator("img").evaluate_all(_SIZES)
-            assert len(sizes) == pictures
+            assert output.locator("img").count() == 0
+            sizes = output.locator(".mnb-Graph > svg").evaluate_all(_SIZES)
+            assert len(sizes) == 1
             assert all(0 < shown <= wide for wide, shown in sizes)
+            names = output.locator(".mnb-Graph-name").all_text_contents()
+            assert names == ["pages", "half", "count"]
+        bars = notebook.output(1).locator(".mnb-Timeline-body")
+        assert bars.count() >= 3
+        assert all(box["width"] > 0 for bar in bars.all() if (box := bar.bounding_box()))
         assert "<img" in notebook.text(1)
         notebook.screenshot(f"workflow_{theme}")
+    with lab.server.disabled("@mastra-nb/labextension"):
+        plain = lab.open(path, kernel=False)
+        for cell, pictures in ((0, 1), (1, 2)):
+            output = plain.output(cell)
+            for fold in output.locator("details").all():
+                fold.evaluate("e => e.open = true")
+            sizes = output.locator("img").evaluate_all(_IMAGES)
+            assert len(sizes) == pictures
+            assert all(0 < shown <= wide for wide, shown in sizes)
     page, _ = HTMLExporter().from_filename(str(path))
     assert page.count('src="data:image/svg+xml;base64,') == 3

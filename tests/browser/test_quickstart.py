@@ -9,6 +9,7 @@ import pytest
 from tests.browser.lab import Lab, Server
 
 
+@pytest.mark.slow
 @pytest.mark.weights
 def test_quickstart(lab: Lab, server: Server, pytestconfig: pytest.Config) -> None:
     path = server.root / "00_quickstart.ipynb"

@@ -8,8 +8,9 @@ import pytest
 
 from tests.browser.lab import Lab, Notebook, Server
 
-NAME = "01_memory_and_documents.ipynb"
-WORKFLOWS = "02_workflows.ipynb"
+MEMORY = "04_memory.ipynb"
+RETRIEVAL = "05_retrieval.ipynb"
+WORKFLOWS = "06_workflows.ipynb"
 
 
 def opened(lab: Lab, server: Server, config: pytest.Config, name: str) -> Notebook:
@@ -66,33 +67,43 @@ def test_a_workflow_goes_on_where_its_kernel_was_killed(
     assert guide.startswith("# What is where") and guide.count("- **") == 8
 
 
-@pytest.mark.slow
-@pytest.mark.weights
-@pytest.mark.timeout(1200)
-def test_what_was_read_and_said_is_there_after_a_restart(
-    lab: Lab, server: Server, pytestconfig: pytest.Config
-) -> None:
-    notebook = opened(lab, server, pytestconfig, NAME)
-    sources = [cell.source for cell in notebook.save().cells]
-    restart = next(i for i, source in enumerate(sources) if source.startswith("## Restart"))
-    code = [i for i, cell in enumerate(notebook.save().cells) if cell.cell_type == "code"]
-
+def restarted(notebook: Notebook, lab: Lab, shot: str) -> dict[str, str]:
+    """Text of each code cell's output, after a kernel restart where the tutorial has it."""
+    cells = notebook.save().cells
+    restart = next(i for i, c in enumerate(cells) if c.source.startswith("## Restart"))
+    code = [i for i, cell in enumerate(cells) if cell.cell_type == "code"]
     for i in (i for i in code if i < restart):
         notebook.run(i, timeout=600)
     lab.page.evaluate("() => window.notebook.sessionContext.session.kernel.restart()")
     notebook.wait_idle()
     for i in (i for i in code if i > restart):
         notebook.run(i, timeout=120)
-
-    notebook.screenshot("tutorial-light")
+    notebook.screenshot(f"{shot}-light")
     lab.theme("dark")
-    notebook.screenshot("tutorial-dark")
+    notebook.screenshot(f"{shot}-dark")
     saved = notebook.save().cells
     assert not [o for c in saved for o in c.get("outputs", ()) if o.output_type == "error"]
+    return {cells[i].source: notebook.text(i) for i in code}
 
-    def said(start: str) -> str:
-        return next(notebook.text(i) for i in code if sources[i].startswith(start))
 
-    assert "491" in said("%%ask guide") and "docs/local-model.md" in said("%%ask guide")
-    assert "Solveig" in said("%ask friend What is my boat called?")
-    assert "Bergen" in said("%ask friend --thread tuesday")
+@pytest.mark.slow
+@pytest.mark.weights
+@pytest.mark.timeout(1200)
+def test_what_was_read_is_there_after_a_restart(
+    lab: Lab, server: Server, pytestconfig: pytest.Config
+) -> None:
+    said = restarted(opened(lab, server, pytestconfig, RETRIEVAL), lab, "retrieval")
+    (asked,) = (text for source, text in said.items() if source.startswith("%%ask guide"))
+    assert "491" in asked and "docs/local-model.md" in asked
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+@pytest.mark.timeout(1200)
+def test_what_was_said_is_there_after_a_restart(
+    lab: Lab, server: Server, pytestconfig: pytest.Config
+) -> None:
+    said = restarted(opened(lab, server, pytestconfig, MEMORY), lab, "memory-tutorial")
+    assert "Solveig" in said["%ask friend What is my boat called?"]
+    (harbour,) = (t for s, t in said.items() if s.startswith("%ask friend --thread tuesday"))
+    assert "Bergen" in harbour
