@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,40 +13,35 @@ from typing import Any
 
 import msgspec
 
-from mastra_nb import portal
+from mastra_nb import portal, unattended, views
 from mastra_nb._escape import fence
 from mastra_nb.agents import Agent
 from mastra_nb.context import current
 from mastra_nb.errors import (
     MastraError,
     NotFound,
-    NotResumable,
     RunSuspended,
     SchemaError,
     Stopped,
     UsageError,
     close_matches,
 )
-from mastra_nb.events import Suspended
 from mastra_nb.limits import Limits
 from mastra_nb.memory.memory import Memory
-from mastra_nb.messages import Text
+from mastra_nb.messages import Media, Message, Part, Text
 from mastra_nb.models import Model, ModelRequest
-from mastra_nb.notebook import _attach, _live, _templates, _values
-from mastra_nb.notebook._errors import form
+from mastra_nb.notebook import _attach, _context, _live, _templates, _values
+from mastra_nb.notebook._cells import Executed
 from mastra_nb.notebook._host import Host, Waiting
 from mastra_nb.notebook._options import Parsed, is_flag, parse_cell, parse_line
-from mastra_nb.notebook._specs import ASK, RESUME
+from mastra_nb.notebook._specs import ASK
 from mastra_nb.runs import Run
-from mastra_nb.schema import find_json, parse_json, validate
+from mastra_nb.schema import find_json, parse_json
 from mastra_nb.storage import RunRow
 from mastra_nb.workflow_runs import WorkflowRun
 
 _PACKAGE = str(Path(__file__).parents[1])
-_CODE = re.compile(
-    r"^(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=fence)[ \t]*$",
-    re.DOTALL | re.MULTILINE,
-)
+AS_CODE = "Answer with one fenced block of Python code, and nothing else."
 
 
 class Asked(msgspec.Struct, kw_only=True):
@@ -55,11 +50,13 @@ class Asked(msgspec.Struct, kw_only=True):
     """
 
     run: Run[Any]
-    bundle: Callable[[Run[Any]], dict[str, Any]]
+    bundle: Callable[..., dict[str, Any]]
     form: str = "md"
     out: str = ""
     call: str = ""
     given: bool = True
+    background: bool = False
+    screen: _live.Screen | None = None
 
 
 # What is asked
@@ -93,7 +90,10 @@ async def prepare(host: Host, line: str, body: str | None, names: _values.Names)
     parsed, name, template = read(host, line, body, names)
     host.refresh()
     agent = host.find_agent(name, names)
-    prompt = _templates.render(template, names)
+    form = parsed.get("as", "md")
+    with_it = _context.attach(template, names, host.cells)
+    text = _templates.render(with_it.template, names)
+    prompt = with_it.prompt(text, AS_CODE if form == "code" else "")
     if "out" in parsed.values:
         _values.check_variable(parsed.values["out"], "the name after -o")
     output = _values.find_type(parsed.values["schema"], names) if "schema" in parsed.values else ...
@@ -108,39 +108,44 @@ async def prepare(host: Host, line: str, body: str | None, names: _values.Names)
     if parsed.get("show-prompt"):
         await _show_prompt(agent, prompt, thread, output, host)
         return None
-    anew = parsed.get("no-cache", False)
-    if anew:
-        agent = _anew(agent, host)
+    is_new = parsed.get("no-cache", False)
+    if is_new:
+        agent = anew(agent, host)
     # In a workflow it is a step of that one, which is what is taken up.
     alone = current() is None
-    call = host.calls.identify(host.notebook, agent.name, prompt, line if body is not None else "")
-    run = None if anew or not alone else await _take_up(host, agent, call, output)
+    call = host.calls.identify(host.notebook, agent.name, text, line if body is not None else "")
+    run = None if is_new or not alone else await _take_up(host, agent, call, output)
     if run is None:
         run = agent.run(prompt, thread=thread, resource=resource, output=output, limits=limits)
         await host.list_thread(thread)
         if alone and host.services.store is not None:
             await _attach.begin(host.services.store, call, run.id)
-    form = parsed.get("as", "md")
+    host.remember(run, agent)
     return Asked(
         run=run,
-        bundle=partial(show_run, host, shown, form),
+        bundle=partial(show_run, host, shown, form, target=with_it.target),
         form=form,
         out=parsed.get("out", ""),
         call=call if alone else "",
+        background=parsed.get("bg", False),
     )
 
 
-def _anew(agent: Agent[Any], host: Host) -> Agent[Any]:
+def anew(agent: Agent[Any], host: Host) -> Agent[Any]:
     services = copy.copy(agent.services or host.services)
     services.wrap_model = host.replay.anew()
     return agent.replace(services=services)
 
 
 async def _take_up(host: Host, agent: Agent[Any], call: str, output: Any) -> Run[Any] | None:
-    """The unfinished run of the same call, if there is one."""
+    """The unfinished run of the same call, if there is one. A batch runs the cells of a row again
+    to get on: there a run that has ended is what its call gives.
+    """
     store = host.services.store
-    row: RunRow | None = await _attach.unfinished(store, call) if store is not None else None
-    if row is None or store is None or row.name != agent.name:
+    if store is None:
+        return None
+    row = await _attach.unfinished(store, call, ended=unattended.row() is not None)
+    if row is None or row.name != agent.name:
         return None
     thread = row.thread or ""
     if thread and agent.memory is not None and thread.startswith(f"{agent.name}@"):
@@ -155,18 +160,30 @@ async def _take_up(host: Host, agent: Agent[Any], call: str, output: Any) -> Run
         past=past,
         limits=agent.limits,
     )
-    return run if row.status == "suspended" else run.resume()
+    return run if row.status in ("suspended", "done") else run.resume()
 
 
 # How it is shown
 
 
-def show_run(host: Host, thread: str, form: str, run: Run[Any]) -> dict[str, Any]:
-    change = partial(_change, host, form)
-    return _live.run_bundle(run, thread=thread, change=change, told=True)
+def show_run(
+    host: Host,
+    thread: str,
+    form: str,
+    run: Run[Any],
+    *,
+    alone: bool = False,
+    target: Executed | None = None,
+) -> dict[str, Any]:
+    """`alone`: no cell raises how it ends. `target` is the cell that code is meant for."""
+    change = partial(_change, host, form, target)
+    told = not alone and not host.people.are_asked(run.id)
+    return _live.run_bundle(run, thread=thread, change=change, told=told)
 
 
-def _change(host: Host, form: str, record: dict[str, Any]) -> dict[str, Any]:
+def _change(
+    host: Host, form: str, target: Executed | None, record: dict[str, Any]
+) -> dict[str, Any]:
     if not host.options.show_reasoning:
         record["items"] = [i for i in record.get("items", ()) if i.get("type") != "reasoning"]
     if host.replay.mode != "off" and record.get("model"):
@@ -175,18 +192,15 @@ def _change(host: Host, form: str, record: dict[str, Any]) -> dict[str, Any]:
     text = record.get("text")
     if text and record["status"] == "done" and form != "md":
         if form == "code":
-            record["text"] = fence(*_code(text))
+            code, language = views.code_of(text)
+            record["text"] = fence(code, language)
+            record["code"] = {"language": language or "python"}
+            if target is not None:
+                record["code"] |= {"source": target.source}
+                record["code"] |= {"cell": target.id} if target.id else {}
         else:
             record["text"] = fence(_pretty(text), "json")
     return record
-
-
-def _code(text: str) -> tuple[str, str]:
-    """(code, language) of an answer: its first fenced block, else all of it."""
-    match = _CODE.search(text)
-    if match is None:
-        return text.strip("\n"), ""
-    return match["code"].rstrip("\n"), (match["info"].split() or [""])[0]
 
 
 def _pretty(text: str) -> str:
@@ -205,7 +219,7 @@ async def settle(host: Host, asked: Asked, error: BaseException | None) -> None:
     workflow = isinstance(run, WorkflowRun)
     before = next((w for w in host.broken if w.run.id == run.id), None)
     cell = host.calls.nth if before is None else before.cell
-    now = Waiting(run=run, out=asked.out, call=asked.call, cell=cell)
+    now = Waiting(run=run, out=asked.out, call=asked.call, cell=cell, screen=asked.screen)
     if workflow:
         beside = [w for w in host.broken if w.run.id != run.id and w.cell == cell]
         stays = error is not None and not isinstance(error, RunSuspended) and run.log.events
@@ -224,16 +238,16 @@ async def settle(host: Host, asked: Asked, error: BaseException | None) -> None:
         return
     if isinstance(error, RunSuspended) or (workflow and error is None and not asked.given):
         await _attach.begin(store, asked.call, run.id)
-    else:
+    elif unattended.row() is None:
         await _attach.end(store, asked.call)
 
 
-def value_of(asked: Asked, output: Any) -> Any:
+def value_of(form: str, output: Any) -> Any:
     """The answer as `--as` wants it. Raises SchemaError for an answer that is not JSON."""
-    if not isinstance(output, str) or asked.form == "md":
+    if not isinstance(output, str) or form == "md":
         return output
-    if asked.form == "code":
-        return _code(output)[0]
+    if form == "code":
+        return views.code_of(output)[0]
     try:
         return parse_json(find_json(output))
     except SchemaError as error:
@@ -243,7 +257,7 @@ def value_of(asked: Asked, output: Any) -> Any:
 
 
 def finish(host: Host, asked: Asked, output: Any, *, value: bool) -> Any:
-    answer = value_of(asked, output)
+    answer = value_of(asked.form, output)
     if asked.out:
         host.shell.user_ns[asked.out] = answer
     if value:
@@ -264,10 +278,23 @@ async def arun(host: Host, asked: Asked, *, value: bool) -> Any:
 
 
 async def watch(host: Host, asked: Asked) -> Exception | None:
-    """Show the run until it rests; returns what it raised, or Stopped."""
+    """Show the run until it rests and nobody answers; returns what it raised, or Stopped.
+
+    What it has become is `asked.run`.
+    """
     error: BaseException | None = None
+    rate, goes_on = host.options.frame_rate, asked.screen is not None
+    screen = asked.screen = asked.screen or host.screen(asked.bundle)
     try:
-        await _live.show(asked.run, host.screen(asked.bundle), host.options.frame_rate)
+        with host.people.shown(asked.run):
+            while True:
+                try:
+                    await _live.show(asked.run, screen, rate, goes_on=goes_on)
+                    break
+                except RunSuspended:
+                    if (decided := await _answered(host, asked.run, screen)) is None:
+                        raise
+                screen, goes_on = _take_over(host, asked, decided, screen), True
     except Exception as raised:
         error = for_people(raised, asked.run)
         return error
@@ -279,10 +306,49 @@ async def watch(host: Host, asked: Asked) -> Exception | None:
     return None
 
 
+async def _answered(host: Host, run: Run[Any], screen: _live.Screen) -> Run[Any] | None:
+    waits = False
+
+    def told() -> None:
+        nonlocal waits
+        waits = True
+        screen.show(run, last=False)
+
+    decided: Run[Any] | None = None
+    try:
+        decided = await host.people.wait(run, seen=isinstance(screen, _live.Cell), told=told)
+    except asyncio.CancelledError:
+        _live.uncancel()  # the run waits on, as it would after a restart
+    if decided is None and waits:
+        screen.show(run, last=True)
+    return decided
+
+
+def _take_over(host: Host, asked: Asked, decided: Run[Any], screen: _live.Screen) -> _live.Screen:
+    """The run goes on: where it is drawn in place it stays there."""
+    asked.run = decided
+    host.people.now(decided)
+    return screen if isinstance(screen, _live.Cell) else host.screen(asked.bundle)
+
+
 def run(host: Host, asked: Asked, *, value: bool) -> Any:
     error: BaseException | None = None
+    screen = host.screen(asked.bundle)
+    rate, goes_on = host.options.frame_rate, False
     try:
-        _live.show_blocking(asked.run, host.screen(asked.bundle), host.options.frame_rate)
+        with host.people.shown(asked.run):
+            while True:
+                try:
+                    _live.show_blocking(asked.run, screen, rate, goes_on=goes_on)
+                    break
+                except RunSuspended:
+                    seen = isinstance(screen, _live.Cell)
+                    told = partial(screen.show, asked.run, last=False)
+                    if (
+                        decided := host.people.wait_blocking(asked.run, seen=seen, told=told)
+                    ) is None:
+                        raise
+                screen, goes_on = _take_over(host, asked, decided, screen), True
     except BaseException as raised:
         error = for_people(raised, asked.run) if isinstance(raised, Exception) else raised
     finally:
@@ -308,148 +374,6 @@ def for_people(error: Exception, run: Run[Any]) -> Exception:
     for each in reversed(own):
         made = TracebackType(made, each.tb_frame, each.tb_lasti, each.tb_lineno)
     return error.with_traceback(made)
-
-
-# %resume
-
-_RUN_ID = re.compile(r"r_[0-9a-zA-Z]*")
-
-
-async def prepare_resume(host: Host, line: str, *, value: bool) -> Asked:
-    host.refresh()
-    parsed = parse_line(RESUME, line, is_name=lambda word: _RUN_ID.fullmatch(word) is not None)
-    id = parsed.words[0] if parsed.words else ""
-    waiting = await _waiting(host, id, answered=bool(parsed.rest.strip()))
-    run = waiting.run
-    path = _place(run, parsed.get("at", ""))
-    asked = run.pending.get(path) if path else next(iter(run.pending.values()), None)
-    given, now = read_answer(parsed.rest, asked), host.services.now()
-    late = [p for p, a in run.pending.items() if (a.deadline or now + 1) <= now]
-    if isinstance(run, WorkflowRun) and run.status in ("failed", "cancelled"):
-        if given is not ...:
-            raise NotResumable(
-                f'run "{run.id}" asks nothing: it is {run.status}',
-                hint=f"%resume {run.id} without an answer tries again from there",
-            )
-        resumed = run.retry()
-    elif late and given is ...:
-        resumed = run.expire()
-    elif (path or next(iter(run.pending), "")) in late:
-        raise NotResumable(
-            f'the time to answer run "{run.id}" is over',
-            hint=f"%resume {run.id} without an answer goes on without one",
-        )
-    else:
-        resumed = run.resume(given, path=path)
-    named = resumed.thread if not host._is_kernel_thread(resumed.thread) else ""
-    return Asked(
-        run=resumed,
-        bundle=partial(show_run, host, named, "md"),
-        out=parsed.get("out", "") or waiting.out,
-        call=waiting.call,
-        given=value or bool(parsed.get("out", "") or waiting.out),
-    )
-
-
-def read_answer(text: str, asked: Suspended | None = None) -> Any:
-    """The answer to `asked`: a JSON value, text where a text is asked for, `approve`, or `deny`
-    with an optional reason; ... for none. Raises UsageError.
-    """
-    text = text.strip()
-    if not text:
-        return ...
-    schema = (asked.schema if asked is not None else None) or {}
-    try:
-        value = parse_json(text)
-    except SchemaError:
-        value = ...
-    if value is not ... and _fits(value, schema):
-        return value
-    if schema and _fits(text, schema):
-        return text
-    if value is not ...:
-        return value  # that it does not fit is said by the run
-    word, _, rest = text.partition(" ")
-    if word == "deny" or text == "approve":
-        if (
-            asked is None
-            or asked.reason == "approval"
-            or "approved" in schema.get("properties", {})
-        ):
-            why = {"reason": rest.strip()} if rest.strip() else {}
-            return {"approved": word == "approve"} | why
-        # A mapping that says no would be true in the body's `if`.
-        if not rest:
-            return word == "approve"
-    raise UsageError(f'"{text}" is no answer', hint=f"%resume [RUN] {form(asked)}")
-
-
-def _fits(value: Any, schema: dict[str, Any]) -> bool:
-    try:
-        validate(value, schema)
-    except SchemaError:
-        return False
-    return True
-
-
-async def _waiting(host: Host, id: str, *, answered: bool) -> Waiting:
-    """The run that is meant; without an id and an answer also one that failed or was stopped."""
-    for broken in reversed(host.broken):
-        if broken.run.id.startswith(id) and (id or not answered):
-            return await _current(host, broken)
-    for waiting in reversed(host.waiting):
-        if waiting.run.id.startswith(id) and (id or waiting.run.status == "suspended"):
-            return await _current(host, waiting)
-    if not id:
-        store = host.services.store
-        rows = await store.find_runs(status="suspended", limit=1) if store is not None else []
-        if not rows:
-            hint = "%mastra runs lists the runs"
-            if host.broken:
-                hint = f'%resume without an answer tries "{host.broken[-1].run.name}" again'
-            raise NotResumable("no run waits for an answer", hint=hint)
-        id = rows[0].id
-    return Waiting(run=await host.load_run(id), out="", call="")
-
-
-async def _current(host: Host, waiting: Waiting) -> Waiting:
-    """With the workflow as it is defined now: its cell may have run again since."""
-    run = waiting.run
-    now = host.workflow_named(run.name) if isinstance(run, WorkflowRun) else None
-    if now is None or now is run.target or host.services.store is None:
-        return waiting
-    log = run.log
-    loaded = await host.load_run(run.id, deps=log.deps, limits=log.meter.limits)
-    return msgspec.structs.replace(waiting, run=loaded)
-
-
-def _place(run: Run[Any], at: str) -> str | None:
-    """The path of the call that is answered; None for the only one."""
-    pending = run.pending
-    if not at:
-        if len(pending) > 1:
-            places = ", ".join(f'"{_short(path)}"' for path in pending)
-            raise NotResumable(
-                f'run "{run.id}" waits in {len(pending)} places',
-                hint=f"say which one with --at: {places}",
-            )
-        return None
-    found = [path for path in pending if at in (path, _short(path), _named(path))]
-    if len(found) != 1:
-        places = ", ".join(f'"{_short(path)}"' for path in pending) or "nowhere"
-        raise NotFound(
-            f'run "{run.id}" does not wait at "{at}" alone', hint=f"it waits at: {places}"
-        )
-    return found[0]
-
-
-def _short(path: str) -> str:
-    return path.rpartition("/")[2]
-
-
-def _named(path: str) -> str:
-    """The name of the call, without what tells it from others of that name."""
-    return _short(path).partition("[")[0].partition("#")[0]
 
 
 # --show-prompt
@@ -479,7 +403,7 @@ class _NothingSent(Exception):
 
 
 async def _show_prompt(
-    agent: Agent[Any], prompt: str, thread: str, output: Any, host: Host
+    agent: Agent[Any], prompt: str | Message, thread: str, output: Any, host: Host
 ) -> None:
     """Print the request as the model would get it, and send nothing."""
     seen: list[tuple[str, ModelRequest]] = []
@@ -505,14 +429,19 @@ async def _show_prompt(
         _live.say(_request_text(*seen[0]))
 
 
+def _part_text(part: Part) -> str:
+    if isinstance(part, Text):
+        return part.text
+    if isinstance(part, Media) and part.data is not None:
+        return f"[{part.mime}, {len(part.data):,} bytes]"
+    return msgspec.json.encode(part).decode()
+
+
 def _request_text(model: str, request: ModelRequest) -> str:
     lines = [f"nothing was sent; this is what {model} would get"]
     for message in request.messages:
         lines += ["", f"[{message.role}]"]
-        lines += [
-            part.text if isinstance(part, Text) else msgspec.json.encode(part).decode()
-            for part in message.parts
-        ]
+        lines += map(_part_text, message.parts)
     for tool in request.tools:
         lines += ["", f"[tool {tool.name}]", tool.description]
         lines.append(msgspec.json.encode(tool.parameters).decode())

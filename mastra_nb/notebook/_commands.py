@@ -14,12 +14,22 @@ from mastra_nb.catalog import catalog
 from mastra_nb.errors import NotFound, UsageError, close_matches
 from mastra_nb.events import View
 from mastra_nb.messages import Usage
-from mastra_nb.notebook import _config, _kept, _live, _values, _workflows
+from mastra_nb.notebook import (
+    _compare,
+    _config,
+    _doctor,
+    _jobs,
+    _kept,
+    _keys,
+    _live,
+    _workflows,
+)
 from mastra_nb.notebook._errors import plain
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._options import words_of
 from mastra_nb.notebook._specs import COMMANDS, MASTRA
 from mastra_nb.notebook._tables import show_table
+from mastra_nb.rag.stored import local_embedder
 from mastra_nb.records import json_text
 
 
@@ -30,8 +40,9 @@ async def run(host: Host, line: str) -> Any:
     if name not in COMMANDS:
         raise UsageError(f'%mastra has no "{name}"', hint=close_matches(name, COMMANDS))
     takes, _ = COMMANDS[name]
-    most = len(args) if "…" in takes else min(1, len(takes))
-    if len(args) > most:
+    most = len(args) if "…" in takes else len(takes.split())
+    # What is too much after `key` may be one: it says so itself, and repeats nothing.
+    if len(args) > most and name != "key":
         usage = f"%mastra {name} {takes}".rstrip()
         raise UsageError(
             f'%mastra {name} does not know what to do with "{args[most]}"', hint=f"usage: {usage}"
@@ -60,6 +71,7 @@ async def _status(host: Host) -> None:
         ("asked by default", host.default or "assistant"),
         ("agents", ", ".join(host.agents()) or "none"),
         ("waiting", ", ".join(w.run.id for w in host.waiting) or "no run"),
+        *([("serving", f"{host.server.url}/api")] if host.server is not None else []),
         ("steps in a run", f"at most {settings.max_steps}"),
         ("Python", sys.version.split()[0]),
         ("IPython", _version("IPython")),
@@ -83,7 +95,7 @@ async def _status(host: Host) -> None:
 
 def _embedder() -> str:
     """Who makes the vectors where nobody is named."""
-    found = _values.local_embedder()
+    found = local_embedder()
     return found.name if found is not None else 'none: by words → pip install "mastra-nb[local]"'
 
 
@@ -265,6 +277,28 @@ async def _default(host: Host, arg: str = "") -> None:
     _live.say(f"%ask without a name asks {host.default or 'assistant'}")
 
 
+async def _batch(host: Host, *words: str) -> None:
+    # Most notebooks run no other.
+    from mastra_nb.notebook._batch import batch
+
+    await batch(host, *words)
+
+
+async def _serve(host: Host, *words: str) -> None:
+    from mastra_nb.notebook._serve import serve
+
+    await serve(host, *words)
+
+
+async def _dash(host: Host) -> None:
+    from IPython.display import display
+
+    # Widgets take a while to import.
+    from mastra_nb.notebook.dashboard import dashboard
+
+    display(dashboard(host.app))  # type: ignore[no-untyped-call]
+
+
 async def _help(host: Host) -> None:
     from mastra_nb.notebook._specs import SPECS
 
@@ -278,14 +312,23 @@ _COMMANDS: dict[str, Callable[..., Awaitable[None]]] = {
     "agents": _agents,
     "runs": _runs,
     "run": _run,
+    "trace": _compare.trace,
+    "diff": _compare.diff,
     "waiting": _workflows.waiting,
     "workflows": _workflows.workflows,
     "graph": _workflows.graph,
+    "batch": _batch,
     "threads": _kept.threads,
     "memory": _kept.memory,
     "index": _kept.index,
     "cost": _cost,
     "replay": _replay,
+    "jobs": _jobs.jobs,
+    "join": _jobs.join,
     "default": _default,
+    "key": _keys.key,
+    "doctor": _doctor.doctor,
+    "dash": _dash,
+    "serve": _serve,
     "help": _help,
 }

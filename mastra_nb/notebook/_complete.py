@@ -10,6 +10,7 @@ from mastra_nb import plugins, portal
 from mastra_nb.memory.memory import Memory
 from mastra_nb.notebook import _kept
 from mastra_nb.notebook._config import DEFAULT_MODELS
+from mastra_nb.notebook._context import SPECIALS
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._options import Option, Spec
 from mastra_nb.notebook._specs import COMMANDS, MEMORY_PARTS, SPECS
@@ -18,6 +19,7 @@ from mastra_nb.notebook._values import _may_be_tool
 
 _HEAD = re.compile(r"(?:^|=\s*)\s*(%{1,2})(\w+)(?:\s+(.*))?$", re.DOTALL)
 _EXPRESSION = re.compile(r"\{\{((?:(?!\}\}).)*)$", re.DOTALL)
+_AT = re.compile(r"(?<![\w@.`/\\])@([^\W\d]\w*|)$")
 _NAME = re.compile(r"[A-Za-z_]\w*$")
 _REPLAY = ("record", "auto", "only", "off")
 
@@ -37,6 +39,9 @@ def complete(host: Host, text: str, line: str) -> tuple[str, list[str]] | None:
             return None
         fragment = found[0] if found else ""
         return fragment, _starting(fragment, variables(host.names()))
+    asks = first.lstrip().startswith("%%ask") or (inline is not None and inline[2] == "ask")
+    if asks and (at := _AT.search(text)) is not None:
+        return at[1], _starting(at[1], [*variables(host.names()), *SPECIALS])
     if inline is None or (inline[1] == "%%" and "\n" in text):
         return None
     spec = SPECS.get(inline[2])
@@ -85,6 +90,8 @@ def _in_mastra(host: Host, before: list[str], fragment: str) -> tuple[str, list[
         found = portal.run(host.app.find_threads())
         known = [*sorted(host.agents()), *(t.id for t in found), *(t.resource for t in found)]
         return fragment, _starting(fragment, [name for name in known if name])
+    if before[0] == "diff" and len(before) < 3:
+        return fragment, _starting(fragment, ["last", "last~1", *host.views])
     if len(before) > 1:
         return None
     known = {
@@ -92,6 +99,10 @@ def _in_mastra(host: Host, before: list[str], fragment: str) -> tuple[str, list[
         "default": sorted(host.agents()),
         "runs": ["all"],
         "run": list(host.views),
+        "key": list(plugins.providers.names()),
+        "doctor": ["--offline"],
+        "join": ["all", *(n for j in host.jobs for n in (j.out, j.run and j.run.id) if n)],
+        "trace": ["last", *host.views],
         "graph": [*host.workflows(), *host.views],
     }.get(before[0], [])
     return fragment, _starting(fragment, known)

@@ -44,6 +44,7 @@ class Mastra(Configurable):
     replay = AnyTrait(None, allow_none=True, help="off, record, auto or only").tag(config=True)
     max_steps = AnyTrait(None, allow_none=True, help="model calls in one run").tag(config=True)
     frame_rate = AnyTrait(20, help="updates of a cell's output a second, up to 20").tag(config=True)
+    concurrency = AnyTrait(4, help="rows that --each asks for at a time").tag(config=True)
     show_reasoning = AnyTrait(True, help="whether reasoning is shown, folded").tag(config=True)
 
     def __init__(self, changed: Callable[[], None], **kwargs: Any) -> None:
@@ -56,6 +57,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: Settings
     frame_rate: float
+    concurrency: int
     show_reasoning: bool
 
 
@@ -64,6 +66,9 @@ def check(config: Mastra) -> Options:
     rate = config.frame_rate
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 20:
         raise _bad("frame_rate", rate, "a number above 0, up to 20")
+    many = config.concurrency
+    if isinstance(many, bool) or not isinstance(many, int) or many < 1:
+        raise _bad("concurrency", many, "a whole number from 1")
     if not isinstance(config.show_reasoning, bool):
         raise _bad("show_reasoning", config.show_reasoning, "True or False")
     overrides = {
@@ -76,7 +81,12 @@ def check(config: Mastra) -> Options:
         raise ConfigError(message, hint=error.hint) from None
     if not settings.model:
         settings = msgspec.structs.replace(settings, model=default_model())
-    return Options(settings=settings, frame_rate=float(rate), show_reasoning=config.show_reasoning)
+    return Options(
+        settings=settings,
+        frame_rate=float(rate),
+        concurrency=many,
+        show_reasoning=config.show_reasoning,
+    )
 
 
 def _bad(name: str, value: Any, allowed: str) -> ConfigError:

@@ -13,6 +13,7 @@ from mastra_nb.events import Suspended
 
 # No colour: front ends draw this on pink or red, where none is readable in every theme.
 _BOLD, _OFF = "\x1b[1m", "\x1b[0m"
+_LONGEST = 4000
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -48,12 +49,6 @@ def resumes(run: str, pending: Mapping[str, Suspended]) -> list[str]:
     return views.resumes({"run": run, "pending": asked}) or [f"%resume {run} approve"]
 
 
-def form(asked: Suspended | None) -> str:
-    if asked is None:
-        return "approve, deny, or a JSON value"
-    return views.form({"reason": asked.reason, "schema": asked.schema})
-
-
 def _render_traceback_(self: MastraError) -> list[str]:
     return lines(self)
 
@@ -79,3 +74,12 @@ def one_line(error: Any) -> str:
         error.message if isinstance(error, MastraError) else f"{type(error).__name__}: {error}"
     )
     return plain(redact(" ".join(message.split())))
+
+
+def told(error: MastraError) -> dict[str, str]:
+    """As a front end is told of it."""
+    return {
+        "code": error.code,
+        "message": plain(redact(error.message))[:_LONGEST],
+        "hint": plain(redact(error.hint))[:_LONGEST],
+    }

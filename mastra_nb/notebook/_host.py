@@ -23,8 +23,10 @@ from mastra_nb.messages import Usage
 from mastra_nb.models import ReplayMode
 from mastra_nb.notebook import _config, _live, _values
 from mastra_nb.notebook._attach import CellCalls, notebook_name
+from mastra_nb.notebook._cells import Cells
 from mastra_nb.notebook._errors import one_line
 from mastra_nb.notebook._live import Bundle, Cell, Final, Screen, Terminal
+from mastra_nb.notebook._people import People
 from mastra_nb.notebook._replay import Replay, remember_model, remembered_model
 from mastra_nb.notebook._templates import variables
 from mastra_nb.runs import Run
@@ -38,12 +40,15 @@ _LOCK_SECONDS = 3.0
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A run that the nth cell left suspended or broken, and the variable that wants its output."""
+    """A run that the nth cell left suspended or broken, the variable that wants its output, and
+    where it was shown.
+    """
 
     run: Run[Any]
     out: str
     call: str
     cell: int = 0
+    screen: Any = None
 
 
 class Host:
@@ -54,8 +59,23 @@ class Host:
         self.token = secrets.token_hex(4)
         self.default = ""
         self.warning = ""
+        # Nobody looks: what functions of the notebook ask is not shown.
+        self.headless = False
         self.calls = CellCalls()
+        self.cells = Cells()
+        self.people = People(shell)
+        # The one that the cells run on; None where there is none between them.
+        self.loop: asyncio.AbstractEventLoop | None = None
+        with contextlib.suppress(RuntimeError):
+            self.loop = asyncio.get_running_loop()
         self.waiting: list[Waiting] = []
+        # What the agents of runs were told, for a comparison: a log does not keep it.
+        self.told: dict[str, str] = {}
+        # What was begun with --bg (_jobs.Background).
+        self.jobs: list[Any] = []
+        # What %mastra serve has begun, and where its token is.
+        self.server: Any = None
+        self.server_token = ""
         # Of the cell whose workflows rested last: those that failed or were stopped.
         self.broken: list[Waiting] = []
         # One for each workflow's run that is being shown.
@@ -73,7 +93,7 @@ class Host:
         self.store: Store = self._open()
         self.app = Mastra(storage=self.store, settings=self.options.settings)
         self.app.services.on_interrupt = _live.mark_interrupt
-        self.app.services.sinks.append(self._see)
+        self.app.services.sinks.append(self.see)
         self.replay = Replay(self.services)
         self._apply()
 
@@ -103,6 +123,10 @@ class Host:
             self.replay.set("off", self.store)
         self._apply()
         self._changed = False
+
+    def key_changed(self) -> None:
+        """Another model may be the one that is used where nobody names one."""
+        self._config_changed()
 
     def set_replay(self, mode: ReplayMode) -> None:
         """From the start: the first of equal requests is the first again."""
@@ -207,6 +231,12 @@ class Host:
         self.app.agents.setdefault("assistant", self.assistant)
         return await self.app.get_run(id, **options)
 
+    def remember(self, run: Run[Any], agent: Agent[Any]) -> None:
+        if isinstance(agent.instructions, str):
+            self.told[run.id] = agent.instructions
+            if len(self.told) > _MOST_RUNS:
+                del self.told[next(iter(self.told))]
+
     # Threads
 
     def thread_of(self, agent: Agent[Any], named: str, resource: str = "") -> tuple[str, str]:
@@ -215,7 +245,7 @@ class Host:
             return named, named
         whose = resource or agent.resource
         if agent.thread and whose == agent.resource:
-            return agent.thread, "" if self._is_kernel_thread(agent.thread) else agent.thread
+            return agent.thread, "" if self.is_kernel_thread(agent.thread) else agent.thread
         if agent.memory is None:
             return "", ""
         return self.kernel_thread(agent.name, whose), ""
@@ -228,19 +258,23 @@ class Host:
     def adopt_thread(self, agent: Agent[Any], thread: str) -> None:
         """An unfinished run was taken up: its conversation goes on, in the thread it began in."""
         self._threads[thread.rpartition("@")[0]] = thread
-        if self._is_kernel_thread(agent.thread):
+        if self.is_kernel_thread(agent.thread):
             agent.thread = thread
 
-    def _is_kernel_thread(self, thread: str) -> bool:
+    def is_kernel_thread(self, thread: str) -> bool:
         name, at, token = thread.rpartition("@")
         return bool(at and name) and (
             token in (self.token, "replay") or thread in self._threads.values()
         )
 
+    def named_thread(self, thread: str) -> str:
+        """What to show of a thread: nothing of one that only this kernel knows."""
+        return "" if self.is_kernel_thread(thread) else thread
+
     async def list_thread(self, thread: str) -> None:
         """Give a kernel's conversation a title to be found by."""
         store = self.services.store
-        if store is None or thread in self._known_threads or not self._is_kernel_thread(thread):
+        if store is None or thread in self._known_threads or not self.is_kernel_thread(thread):
             return
         self._known_threads.add(thread)
         if await store.get_thread(thread) is None:
@@ -254,6 +288,8 @@ class Host:
     # What happens
 
     def screen(self, bundle: Bundle) -> Screen:
+        if self.headless:
+            return Terminal(write=lambda text: None)
         if self.capturing:
             return Final(bundle)
         return Cell(bundle) if self.in_kernel else Terminal()
@@ -268,7 +304,7 @@ class Host:
     def in_kernel(self) -> bool:
         return getattr(self.shell, "kernel", None) is not None
 
-    def _see(self, event: Event) -> None:
+    def see(self, event: Event) -> None:
         """Reads every event of every run of this kernel, but not what is only for eyes."""
         if not event.durable:
             return

@@ -6,18 +6,19 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mastra_nb import embedders, portal
-from mastra_nb.errors import MastraError, NotFound, UsageError, close_matches
+from mastra_nb import portal
+from mastra_nb.errors import NotFound, UsageError, close_matches
 from mastra_nb.memory.display import overview
 from mastra_nb.memory.memory import Memory
 from mastra_nb.memory.threads import Conversation
-from mastra_nb.notebook import _live, _values
+from mastra_nb.notebook import _live
 from mastra_nb.notebook._errors import plain
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._progress import ingest
 from mastra_nb.notebook._tables import show_table
 from mastra_nb.notebook._templates import variables
 from mastra_nb.rag.index import Index
+from mastra_nb.rag.stored import local_embedder, stored_index
 from mastra_nb.storage import Store
 from mastra_nb.tools import ToolLike
 
@@ -129,20 +130,10 @@ async def _index(host: Host, name: str) -> Index:
     """
     if (mine := _variable(host, name)) is not None:
         return mine
-    vectors = _store(host).vectors
-    try:
-        info = await vectors.describe_index(name)
-    except NotFound:
-        hint = close_matches(name, await vectors.list_indexes())
-        raise NotFound(
-            f'there is no index "{name}"', hint=hint or f"%mastra index ingest {name} PATH…"
-        ) from None
-    try:
-        embedder = embedders.resolve(info.embedder) if info.embedder else None
-    except MastraError as error:
-        _live.say(f"by words only: {error.message}")
-        embedder = None
-    return Index(name, store=_store(host), embedder=embedder)
+    found, why = await stored_index(_store(host), name, hint=f"%mastra index ingest {name} PATH…")
+    if why:
+        _live.say(f"by words only: {why}")
+    return found
 
 
 def tools(host: Host, wanted: Sequence[str]) -> dict[str, ToolLike]:
@@ -163,7 +154,7 @@ async def _ingest(host: Host, name: str, paths: Sequence[str]) -> None:
     try:
         found = await _index(host, name)
     except NotFound:
-        embedder = _values.local_embedder()
+        embedder = local_embedder()
         if embedder is None:
             _live.say('by words only → pip install "mastra-nb[local]" for an embedder')
         found = Index(name, store=_store(host), embedder=embedder)

@@ -17,7 +17,7 @@ from mastra_nb.notebook._errors import lines, plain, stopped
 from mastra_nb.runs import Run
 
 T = TypeVar("T")
-Bundle = Callable[[Run[Any]], dict[str, Any]]
+Bundle = Callable[[Any], dict[str, Any]]
 
 # What a terminal has a line for.
 _CALLS = ("tool", "step", "agent", "workflow")
@@ -55,7 +55,7 @@ class Cell:
         self._bundle = bundle
         self._handle: Any = None
 
-    def show(self, run: Run[Any], *, last: bool) -> None:
+    def show(self, run: Any, *, last: bool) -> None:
         bundle = self._bundle(run)
         if self._handle is None:
             self._handle = publish(bundle, display_id=True)
@@ -69,7 +69,7 @@ class Final:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
 
-    def show(self, run: Run[Any], *, last: bool) -> None:
+    def show(self, run: Any, *, last: bool) -> None:
         if last:
             publish(self._bundle(run))
 
@@ -145,14 +145,16 @@ async def _rest(run: Run[Any]) -> None:
         await run
 
 
-async def show(run: Run[T], screen: Screen, frame_rate: float) -> T:
-    """Show `run` in the cell that this is awaited in, and return its output.
+async def show(run: Run[T], screen: Screen, frame_rate: float, *, goes_on: bool = False) -> T:
+    """Show `run` in the cell that this is awaited in, and return its output. One that `goes_on`
+    is on the screen already, waiting: that is drawn again when it moves.
 
     Raises what the run raises; Stopped if the cell is interrupted.
     """
-    with _terminal_interrupt():
+    with terminal_interrupt():
         try:
-            screen.show(run, last=False)
+            if not goes_on:
+                screen.show(run, last=False)
             async for _ in frames(run, frame_rate):
                 screen.show(run, last=False)
         except asyncio.CancelledError:
@@ -163,10 +165,11 @@ async def show(run: Run[T], screen: Screen, frame_rate: float) -> T:
     return run.output
 
 
-def show_blocking(run: Run[T], screen: Screen, frame_rate: float) -> T:
+def show_blocking(run: Run[T], screen: Screen, frame_rate: float, *, goes_on: bool = False) -> T:
     """The same for callers that cannot await: the run is on the portal, the display is not."""
     try:
-        screen.show(run, last=False)
+        if not goes_on:
+            screen.show(run, last=False)
         for _ in portal.iterate(frames(run, frame_rate)):
             screen.show(run, last=False)
     except KeyboardInterrupt:
@@ -198,7 +201,7 @@ def uncancel() -> None:
 
 
 @contextlib.contextmanager
-def _terminal_interrupt() -> Iterator[None]:
+def terminal_interrupt() -> Iterator[None]:
     """In a terminal Ctrl-C would hit the loop and not the task, and the run would go on."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     hooked = False

@@ -15,7 +15,8 @@ from mastra_nb.errors import UsageError, close_matches
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True):
-    """`metavar` is empty for a switch. `complete` names what its value is completed from.
+    """`metavar` is empty for a switch. `complete` names what its value is completed from. An
+    "expression" keeps the quotes inside it.
 
     With `implied` the value may be left out: the next word is one only if it fits `pattern`.
     """
@@ -24,7 +25,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     help: str
     short: str = ""
     metavar: str = ""
-    kind: Literal["text", "list", "number", "choice"] = "text"
+    kind: Literal["text", "list", "number", "count", "choice", "expression"] = "text"
     choices: tuple[str, ...] = ()
     complete: Literal[
         "", "model", "tool", "type", "thread", "variable", "memory", "embedder", "place"
@@ -148,6 +149,10 @@ def convert(option: Option, value: Any, where: str) -> Any:
     if option.kind == "list":
         items = value if isinstance(value, list) else str(value).split(",")
         return [str(item).strip() for item in items if str(item).strip()]
+    if option.kind == "count":
+        if not re.fullmatch(r"[1-9]\d{0,5}", str(value)):
+            raise UsageError(f'{where} is "{value}"', hint="a whole number from 1 is expected")
+        return int(value)
     if option.kind == "number":
         try:
             number = float(value)
@@ -210,6 +215,12 @@ def _skip(line: str, at: int) -> int:
     return at
 
 
+def _value(option: Option, raw: str) -> str:
+    if option.kind == "expression" and not re.fullmatch(r"\"[^\"]*\"|'[^']*'", raw):
+        return raw
+    return _unquote(raw)
+
+
 def _word_end(line: str, at: int) -> int:
     match = _WORD.match(line, at)
     if match is not None:
@@ -253,11 +264,11 @@ def _take(spec: Spec, line: str, at: int, end: int, values: dict[str, Any]) -> i
         values[option.name] = True
         return end
     if equals:
-        value = _unquote(attached)
+        value = _value(option, attached)
     else:
         at = _skip(line, end)
         after, end = end, _word_end(line, at)
-        value = _unquote(line[at:end])
+        value = _value(option, line[at:end])
         if option.implied and not re.fullmatch(option.pattern, value):
             values[option.name] = option.implied
             return after

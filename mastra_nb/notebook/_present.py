@@ -17,15 +17,15 @@ from mastra_nb.runs import Run
 from mastra_nb.storage import Store, read_run
 
 
-async def present(host: Host, run: Run[Any]) -> None:
-    """Show `run` until it rests, in the cell whose code waits for it.
+async def present(host: Host, run: Run[Any]) -> Run[Any]:
+    """Show `run` until it rests, in the cell whose code waits for it; returns what it has become.
 
     One that a call like this left unfinished (a restart came between, or it waits for an answer) is
     taken up instead of a new one, also if `%resume` has brought it to its end since. Raises Stopped
     if the cell is interrupted.
     """
     if threading.current_thread() is not threading.main_thread():
-        return  # of code that blocks: what it displayed would land in whatever cell is newest
+        return run  # of code that blocks: what it displayed would land in whatever cell is newest
     call = ""
     store = host.services.store
     if store is not None and not run.log.events:
@@ -45,6 +45,7 @@ async def present(host: Host, run: Run[Any]) -> None:
             # A cell that ends before those beside it are drawn would keep an older picture of them.
             await asyncio.wait(host.showing, timeout=_live.UNWIND_SECONDS)
         raise error
+    return shown.run
 
 
 async def _take_up(run: Run[Any], store: Store, call: str) -> None:

@@ -12,7 +12,7 @@ from mastra_nb.errors import Stopped
 from mastra_nb.notebook import _live
 from mastra_nb.notebook._errors import lines, plain
 from mastra_nb.notebook._host import Host
-from mastra_nb.progress import Line, Progress, Silent
+from mastra_nb.progress import Line, Progress, Silent, seconds_left
 from mastra_nb.rag.index import Index
 from mastra_nb.services import ambient
 
@@ -85,7 +85,8 @@ class CellProgress:
             share = min(1.0, self._done / self._total)
             full = round(share * _BAR)
             parts = [parts[0], "█" * full + "░" * (_BAR - full), f"{parts[1]} / {self._total:,}"]
-            if left := self._seconds_left(share):
+            gone = time.monotonic() - self._began
+            if not self._is_over and (left := seconds_left(self._done, self._total, gone)):
                 parts.append(left)
         if self._note and not self._is_over:
             parts.append(plain(self._note))
@@ -95,13 +96,6 @@ class CellProgress:
             "text/markdown": " · ".join(map(escape, parts)),
             "text/plain": " · ".join(parts),
         }
-
-    def _seconds_left(self, share: float) -> str:
-        gone = time.monotonic() - self._began
-        if self._is_over or gone < 2 or not share:
-            return ""
-        left = gone / share - gone
-        return f"{left:.0f} s left" if left < 90 else f"{left / 60:.0f} min left"
 
 
 def progress_of(host: Host) -> Progress:

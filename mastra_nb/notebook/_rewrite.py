@@ -21,6 +21,7 @@ from typing import Any
 ASYNC = frozenset({"ask", "resume", "mastra"})
 _MARK = ("run_cell_magic('", "run_line_magic('")
 _SYNC_SCOPES = (ast.FunctionDef, ast.Lambda, ast.ClassDef)
+_PYTHON_CELLS = ("capture", "prun", "time", "timeit")
 _COMPREHENSIONS = (ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)
 
 
@@ -78,6 +79,22 @@ def _calls(node: ast.AST, place: _Place) -> Iterator[tuple[ast.Call, _Place]]:
             yield child, place
         else:
             yield from _calls(child, inner)
+
+
+def asks(source: str, *, transform: Callable[[str], str]) -> bool:
+    """Whether plain Python made of a cell holds one of our magics that are awaited, outside the
+    functions that it defines; also in a cell of `%%time` and the like, which holds Python.
+    """
+    if not any(name in source for name in ASYNC):
+        return False
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return False
+    if any(not place.local for _, place in _calls(tree, _Place())):
+        return True
+    bodies = (_cell(tree, name) for name in _PYTHON_CELLS)
+    return any(asks(transform(body[1]), transform=transform) for body in bodies if body is not None)
 
 
 def _our_magic(call: ast.Call) -> str | None:

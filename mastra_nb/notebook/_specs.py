@@ -72,15 +72,20 @@ ASK = Spec(
     summary="Ask an agent; the answer streams into the cell.",
     usage=(
         "%%ask [AGENT] [-o VAR] [--schema TYPE] [--thread T] [--resource R] "
-        "[--as md|code|json] [--budget USD] [--no-cache] [--show-prompt]",
+        "[--as md|code|json] [--budget USD] [--bg] [--no-cache] [--show-prompt]",
+        "%%ask [AGENT] --each DATA [-o VAR] [--schema TYPE] [--budget USD] [--concurrency N]",
         "%ask  [AGENT] [options] the question",
         "x = %ask [AGENT] [options] the question",
     ),
     body=(
         "The body is the question. {{ expression }} inserts a value of the notebook; every other\n"
-        "brace stays as it is. AGENT is a variable or a registered agent; without one the default\n"
-        "agent is meant (see %mastra default). `x = %ask …` binds the answer, a bare %ask leaves\n"
-        "a result in `_` with .output, .run, .usage and .text. `--` ends the options."
+        "brace stays as it is. @name takes an object along as context: a table, a function, a\n"
+        "picture, @err (the last error), @out[3], @in[-1], @above, @nb (this session).\n"
+        "AGENT is a variable or a registered agent; without one the default agent is meant (see\n"
+        "%mastra default). `x = %ask …` binds the answer, a bare %ask leaves a result in `_` with\n"
+        ".output, .run, .usage and .text. `--` ends the options.\n"
+        "--each asks once for each row of a DataFrame, a list or a dict: {{ row.city }} and\n"
+        "{{ index }} are the row's, and the rows with their answers come back as a DataFrame."
     ),
     options=(
         Option(
@@ -102,13 +107,27 @@ ASK = Spec(
             help="refuse the model call that would cross this many US dollars",
         ),
         Option(
+            name="each", metavar="DATA", kind="expression", complete="variable",
+            help="ask for each row of this DataFrame, list or dict",
+        ),
+        Option(
+            name="bg",
+            help="go on with the next cell while it runs; -o binds a job to await, or %mastra join",
+        ),
+        Option(
+            name="concurrency", metavar="N", kind="count",
+            help="with --each: how many are asked at a time; default: %config Mastra.concurrency",
+        ),
+        Option(
             name="no-cache",
             help="ask anew, whatever a recording or an unfinished run would give",
         ),
         Option(name="show-prompt", help="print what would be sent, and send nothing"),
     ),
     examples="%%ask weather -o answer\nWhat should I wear in {{ city }} tomorrow?\n\n"
-    "oslo = %ask weather --schema Forecast Oslo tomorrow",
+    "oslo = %ask weather --schema Forecast Oslo tomorrow\n\n"
+    "%%ask weather --each cities -o out --schema Forecast --budget 0.20\n"
+    "Forecast for {{ row.city }}",
 )  # fmt: skip
 
 TOOL = Spec(
@@ -181,15 +200,24 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "agents": ("", "the agents of this notebook"),
     "runs": ("[all|N]", "runs of this kernel; all or N: of the store"),
     "run": ("[RUN]", "show one run; without an id the newest"),
+    "trace": ("[RUN]", "what happened in a run, and when"),
+    "diff": ("[A] [B]", "two runs side by side; default: last~1 and last"),
     "waiting": ("", "what waits for a person, in any run of the store"),
     "workflows": ("", "the workflows of this notebook"),
     "graph": ("[NAME|RUN]", "the picture of a workflow, or of a run of one"),
+    "jobs": ("", "what was begun with --bg"),
+    "join": ("[NAME|RUN|all]", "wait for what was begun with --bg, and show it here"),
+    "batch": ("NOTEBOOK --params ROWS…", "run a notebook once for each row of a table"),
     "threads": ("", "conversations of the store"),
     "memory": ("[AGENT|THREAD|RESOURCE]", "what is remembered"),
     "index": ("[NAME [QUESTION…]]", "indexes of the store, or what one of them finds"),
     "cost": ("", "what this kernel has used, by model"),
     "replay": ("[record|auto|only|off]", "record model calls, or answer from recordings"),
     "default": ("[AGENT]", "who is asked when %ask names nobody"),
+    "key": ("[PROVIDER]", "type a provider's key, unseen; alone: who has one, and where"),
+    "doctor": ("[--offline]", "whether all is as it should be, and what to do"),
+    "dash": ("", "all of it in a widget: runs, costs, conversations, indexes, approvals"),
+    "serve": ("[--port N] [--stop]", "serve this notebook's agents and workflows"),
     "help": ("", "this list"),
 }
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mastra_nb._escape import escape
 from mastra_nb.notebook import _live
 from mastra_nb.notebook._errors import plain
 from mastra_nb.notebook._host import Host
+
+
+def show(host: Host, bundle: dict[str, Any]) -> None:
+    """A bundle of Markdown and plain text: the one in a cell, the other in a terminal."""
+    if host.in_kernel:
+        _live.publish(bundle)
+    else:
+        _live.say(plain(bundle["text/plain"]))
 
 
 def show_table(

@@ -50,6 +50,21 @@ def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
     return env
 
 
+@lru_cache(maxsize=32)
+def _compiled(template: str) -> tuple[jinja2.Template, list[str]]:
+    env = _environment()
+    names = jinja2.meta.find_undeclared_variables(env.parse(template))
+    return env.from_string(template), sorted(names)
+
+
+def names_in(template: str) -> list[str]:
+    """The variables that its expressions read; none of a template that cannot be read."""
+    try:
+        return _compiled(template)[1]
+    except jinja2.TemplateSyntaxError:
+        return []
+
+
 def render(template: str, values: Mapping[str, Any]) -> str:
     """`template` with its expressions evaluated over `values`.
 
@@ -57,15 +72,12 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     """
     if "{{" not in template:
         return template
-    env = _environment()
     try:
-        names = jinja2.meta.find_undeclared_variables(env.parse(template))
-        for name in sorted(names):
-            if name not in values and name not in env.globals:
+        compiled, names = _compiled(template)
+        for name in names:
+            if name not in values and name not in _BUILTINS:
                 raise _missing(name, values)
-        return env.from_string(template).render(
-            {name: values[name] for name in names if name in values}
-        )
+        return compiled.render({name: values[name] for name in names if name in values})
     except jinja2.TemplateSyntaxError as error:
         raise UsageError(
             f"line {error.lineno} of the prompt: a {{{{ }}}} cannot be read: {error.message}",

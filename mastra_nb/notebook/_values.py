@@ -11,12 +11,13 @@ from typing import Any
 from mastra_nb import embedders, plugins
 from mastra_nb.agents import Agent
 from mastra_nb.embedders import Embedder
-from mastra_nb.errors import ConfigError, MissingExtra, NotFound, UsageError, close_matches
+from mastra_nb.errors import ConfigError, NotFound, UsageError, close_matches
 from mastra_nb.memory.memory import Memory
 from mastra_nb.models import ModelLike, resolve
 from mastra_nb.notebook._specs import MEMORY_PARTS
 from mastra_nb.notebook._templates import variables
 from mastra_nb.rag.index import Index
+from mastra_nb.rag.stored import local_embedder
 from mastra_nb.tools import Tool, ToolLike
 
 Names = Mapping[str, Any]
@@ -196,14 +197,6 @@ def find_embedder(text: str, names: Names) -> Embedder:
     """A variable that holds one, or "provider/model". Raises NotFound, ConfigError."""
     found: Any = names.get(text)
     return embedders.resolve(found if hasattr(found, "embed") else text)
-
-
-def local_embedder() -> Embedder | None:
-    """The one that needs no key, if it is installed."""
-    try:
-        return embedders.resolve("local")
-    except MissingExtra:
-        return None
 
 
 def check_variable(name: str, what: str) -> str:

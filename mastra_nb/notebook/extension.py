@@ -9,13 +9,26 @@ from typing import Any
 
 from mastra_nb import __version__, portal
 from mastra_nb.errors import UsageError
-from mastra_nb.notebook import _ask, _commands, _complete, _define, _errors, _rewrite
+from mastra_nb.notebook import (
+    _ask,
+    _background,
+    _commands,
+    _complete,
+    _define,
+    _each,
+    _errors,
+    _resume,
+    _rewrite,
+)
+from mastra_nb.notebook._answers import ACTIONS, Answers
+from mastra_nb.notebook._channel import Channel
 from mastra_nb.notebook._host import Host
 from mastra_nb.notebook._live import say
 from mastra_nb.notebook._present import present
 from mastra_nb.notebook._progress import progress_of
 from mastra_nb.notebook._specs import SPECS
 from mastra_nb.progress import set_progress
+from mastra_nb.queries import Queries
 from mastra_nb.services import set_ambient
 
 _OLDEST = {"IPython": (9, 0), "ipykernel": (6, 29)}
@@ -27,6 +40,9 @@ class Magics:
     def __init__(self, shell: Any) -> None:
         self.shell = shell
         self.host = Host(shell)
+        self.channel = Channel(self.host, self.ask)
+        self._answers = Answers(self.host)
+        self._queries = Queries(self.host.app)
         self._matcher = _complete.matcher(self.host)
         self._question = _rewrite.question_transformer()
         self._attached = False
@@ -46,11 +62,18 @@ class Magics:
         host = self.host
         if name == "mastra":
             return await _commands.run(host, line)
+        names = host.names(ns)
+        if name == "ask" and (batch := _each.prepare(host, line, cell, names)) is not None:
+            if batch.background:
+                return _background.each(host, batch, value=value)
+            return await _each.arun(host, batch, value=value)
         asked = (
-            await _ask.prepare_resume(host, line, value=value)
+            await _resume.prepare(host, line, value=value)
             if name == "resume"
-            else await _ask.prepare(host, line, cell, host.names(ns))
+            else await _ask.prepare(host, line, cell, names)
         )
+        if asked is not None and asked.background:
+            return _background.ask(host, asked, value=value)
         return None if asked is None else await _ask.arun(host, asked, value=value)
 
     def run(
@@ -66,11 +89,18 @@ class Magics:
         host = self.host
         if name == "mastra":
             return portal.run(_commands.run(host, line))
+        names = host.names(ns)
+        if name == "ask" and (batch := _each.prepare(host, line, cell, names)) is not None:
+            if batch.background:
+                return _background.each(host, batch, value=value)
+            return _each.run(host, batch, value=value)
         asked = portal.run(
-            _ask.prepare_resume(host, line, value=value)
+            _resume.prepare(host, line, value=value)
             if name == "resume"
-            else _ask.prepare(host, line, cell, host.names(ns))
+            else _ask.prepare(host, line, cell, names)
         )
+        if asked is not None and asked.background:
+            return _background.ask(host, asked, value=value)
         return None if asked is None else _ask.run(host, asked, value=value)
 
     def agent(self, line: str, cell: str | None = None, *, ns: Mapping[str, Any]) -> None:
@@ -88,6 +118,12 @@ class Magics:
 
     def workflow_end(self, line: str, fn: Callable[..., Any]) -> Any:
         return _define.workflow_end(self.host, fn)
+
+    async def ask(self, name: str, args: Mapping[str, Any]) -> Any:
+        """What a front end wants to know, or to be done."""
+        if name in ACTIONS:
+            return await self._answers.ask(name, args)
+        return await self._queries.ask(name, args)
 
     # What IPython calls
 
@@ -143,6 +179,7 @@ class Magics:
         set_ambient(self.host.services)
         set_progress(lambda: progress_of(self.host))
         self.host.services.present = partial(present, self.host)
+        self.channel.attach()
         _errors.install()
         for name, magic in self.fallbacks().items():
             shell.register_magic_function(magic, magic_kind="line_cell", magic_name=name)
@@ -151,6 +188,7 @@ class Magics:
         shell.input_transformers_post.append(transform)
         shell.input_transformer_manager.token_transformers.insert(0, self._question)
         shell.events.register("pre_run_cell", self.begin_cell)
+        shell.events.register("post_run_cell", self.host.cells.ended)
         shell.configurables.append(self.host.config)
         shell.Completer.custom_matchers.append(self._matcher)
 
@@ -162,6 +200,7 @@ class Magics:
         set_ambient(None)
         set_progress(None)
         self.host.services.present = None
+        self.channel.detach()
         _errors.uninstall()
         for name in SPECS:
             for kind in ("line", "cell"):
@@ -169,6 +208,7 @@ class Magics:
         shell.input_transformers_post.remove(self.transform)
         shell.input_transformer_manager.token_transformers.remove(self._question)
         shell.events.unregister("pre_run_cell", self.begin_cell)
+        shell.events.unregister("post_run_cell", self.host.cells.ended)
         shell.configurables.remove(self.host.config)
         shell.Completer.custom_matchers.remove(self._matcher)
 

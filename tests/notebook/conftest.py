@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,15 +75,20 @@ class Kernel:
         self.client.start_channels()
         self.client.wait_for_ready(timeout=60)
 
-    def start(self, code: str) -> str:
-        return str(self.client.execute(code))
+    def start(self, code: str, *, stdin: bool = False) -> str:
+        """With `stdin` somebody can be asked, as in a notebook that is open."""
+        return str(self.client.execute(code, allow_stdin=stdin))
 
-    def finish(self, id: str, *, timeout: float = 30.0) -> Output:
+    def finish(
+        self, id: str, *, timeout: float = 30.0, hear: Callable[[dict[str, Any]], object] = bool
+    ) -> Output:
+        """`hear` is given every message that the kernel sends meanwhile."""
         out = Output()
         nth = 0
         deadline = time.monotonic() + timeout
         while True:
             message = self.client.get_iopub_msg(timeout=max(0.01, deadline - time.monotonic()))
+            hear(message)
             if message["parent_header"].get("msg_id") != id:
                 continue
             kind, content = message["msg_type"], message["content"]
@@ -130,6 +136,66 @@ class Kernel:
     def close(self) -> None:
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
+
+
+class FrontEnd:
+    """What the lab extension is to a kernel: a line to it, opened when it is made.
+
+    `react` is given what the kernel tells by itself.
+    """
+
+    def __init__(self, kernel: Kernel, react: Callable[[dict[str, Any]], object] = bool) -> None:
+        self.kernel = kernel
+        self.react = react
+        self.told: list[dict[str, Any]] = []
+        self.answers: list[dict[str, Any]] = []
+        # Records of runs as they are drawn, by anybody.
+        self.drawn: list[dict[str, Any]] = []
+        self.drawn_in: set[str] = set()
+        self.id = uuid.uuid4().hex
+        self._send("comm_open", {"comm_id": self.id, "target_name": "mastra_nb", "data": {}})
+
+    def _send(self, kind: str, content: dict[str, Any]) -> None:
+        client = self.kernel.client
+        client.shell_channel.send(client.session.msg(kind, content))
+
+    def say(self, name: str, **args: Any) -> None:
+        """The answer comes while somebody listens."""
+        data = {"id": len(self.answers) + 1, "ask": name, "args": args}
+        self._send("comm_msg", {"comm_id": self.id, "data": data})
+
+    def ask(self, name: str, **args: Any) -> dict[str, Any]:
+        """{"ok": …} or {"error": …}; the kernel must be idle."""
+        before = len(self.answers)
+        self.say(name, **args)
+        (answer,) = self.listen(lambda: self.answers[before:])
+        return dict(answer)
+
+    def close(self) -> None:
+        self._send("comm_close", {"comm_id": self.id, "data": {}})
+
+    def listen(self, until: Callable[[], Any], timeout: float = 10.0) -> Any:
+        deadline = time.monotonic() + timeout
+        while not (found := until()):
+            left = max(0.01, deadline - time.monotonic())
+            self.hear(self.kernel.client.get_iopub_msg(timeout=left))
+        return found
+
+    def hear(self, message: dict[str, Any]) -> None:
+        content = message["content"]
+        if message["msg_type"] == "comm_msg" and content["comm_id"] == self.id:
+            data = content["data"]
+            if "event" in data:
+                self.told.append(data)
+                self.react(data)
+            else:
+                self.answers.append(data)
+        elif "display" in message["msg_type"] and MIME in content["data"]:
+            self.drawn.append(content["data"][MIME])
+            self.drawn_in = {content["transient"]["display_id"]}
+
+    def run(self, code: str) -> Output:
+        return self.kernel.finish(self.kernel.start(code, stdin=True), hear=self.hear, timeout=10)
 
 
 Start = Callable[..., Kernel]

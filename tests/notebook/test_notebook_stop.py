@@ -8,6 +8,9 @@ import pytest
 
 from tests.notebook.conftest import MIME, SCRIPTED, Kernel, Start
 
+# It would speak for eight seconds. Alone it stops in about 0.1 s; a busy machine takes longer.
+SOON = 3.0
+
 SLOW = """
 slow = ScriptedModel("word " * 400, "The next answer.", "and one more", delay=0.02, piece=5)
 talker = Agent(name="talker", model=slow, memory=True)
@@ -42,7 +45,7 @@ def interrupt_while_it_speaks(kernel: Kernel, code: str) -> tuple[float, object]
 )
 def test_an_interrupt_stops_the_run_and_keeps_what_was_said(kernel: Kernel, code: str) -> None:
     seconds, out = interrupt_while_it_speaks(kernel, code)
-    assert seconds < 1.0
+    assert seconds < SOON
     assert out.ename == "Stopped"
     assert out.head.startswith("■ stopped after ")
     assert "Traceback" not in out.error
@@ -70,7 +73,7 @@ def test_an_interrupt_of_plain_python_frees_the_kernel(kernel: Kernel) -> None:
     for code in ("for event in talker.run('x'):\n    pass", "await talker.run('x')"):
         kernel.ok("slow.requests.clear()")
         seconds, out = interrupt_while_it_speaks(kernel, code)
-        assert seconds < 1.0
+        assert seconds < SOON
         assert out.ename in ("KeyboardInterrupt", "CancelledError", "Stopped")
     # Code that awaits is told in our one line; a loop of the user's keeps his traceback.
     assert out.head.startswith("■ stopped after ")

@@ -1,6 +1,8 @@
-"""The tutorials, cell by cell, with their kernel restarted on the way.
+"""The tutorials, cell by cell, some with their kernel restarted on the way.
 
-The models are scripted: `tests/browser/test_tutorial.py` runs them on the real ones.
+What the local model has said is replayed (`python -m tests.notebook.recordings` records it anew);
+where the questions hold pages of the documentation the models are scripted.
+`tests/browser/test_tutorial.py` runs these on the real ones.
 """
 
 from __future__ import annotations
@@ -12,10 +14,13 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tests.notebook.conftest import ROOT, Kernel, Output, Start
+from tests.notebook import recordings
+from tests.notebook.conftest import MIME, ROOT, Kernel, Output, Start
+from tests.notebook.recordings import RECORDED
 
-NAME = "01_memory_and_documents.ipynb"
-WORKFLOWS = "02_workflows.ipynb"
+MEMORY = "04_memory.ipynb"
+RETRIEVAL = "05_retrieval.ipynb"
+WORKFLOWS = "06_workflows.ipynb"
 # A model that knows nothing: what it says was in the request.
 STANDINS = """\
 from mastra_nb import plugins
@@ -53,9 +58,9 @@ def read(name: str) -> nbformat.NotebookNode:
     return notebook
 
 
-def cells() -> tuple[list[str], list[str]]:
+def cells(name: str) -> tuple[list[str], list[str]]:
     """The code before and after the restart."""
-    notebook = read(NAME)
+    notebook = read(name)
     restart = next(i for i, c in enumerate(notebook.cells) if "## Restart" in c.source)
     before, after = notebook.cells[:restart], notebook.cells[restart:]
     first, second = ([c.source for c in half if c.cell_type == "code"] for half in (before, after))
@@ -73,10 +78,10 @@ def by_source(kernel: Kernel, sources: list[str]) -> dict[str, Output]:
     return {source: kernel.ok(source, timeout=120) for source in sources}
 
 
-def test_a_fresh_kernel_knows_what_the_first_was_told(kernel: Kernel) -> None:
-    first, second = cells()
+def test_a_folder_answers_also_in_a_fresh_kernel(kernel: Kernel) -> None:
+    first, second = cells(RETRIEVAL)
     kernel.ok(first[0])
-    new, again = (kernel.ok(cell) for cell in first[1:3])
+    new, again = (kernel.ok(cell, timeout=120) for cell in first[1:3])
     assert first[1] == first[2] and "added" in new.markdown and "unchanged" in again.markdown
 
     out = by_source(kernel, first[3:])
@@ -90,6 +95,15 @@ def test_a_fresh_kernel_knows_what_the_first_was_told(kernel: Kernel) -> None:
     assert span.strip() and span.strip()[:40] in "".join(
         path.read_text("utf-8") for path in (kernel.cwd.parent / "docs").glob("*.md")
     )
+    kernel.restart()
+    kernel.ok(STANDINS)
+    out = by_source(kernel, second)
+    assert "../docs" in out[second[-1]].markdown.replace("&#46;", ".").replace("\\", "")
+
+
+def test_a_fresh_kernel_knows_what_the_first_was_told(kernel: Kernel) -> None:
+    first, second = cells(MEMORY)
+    out = by_source(kernel, first)
     (threads,) = (o.markdown for s, o in out.items() if s == "%mastra threads")
     assert "| monday | ada |" in threads
 
@@ -106,12 +120,29 @@ def test_a_fresh_kernel_knows_what_the_first_was_told(kernel: Kernel) -> None:
 
 
 def test_run_all_works_without_a_restart_and_starts_over(kernel: Kernel) -> None:
-    first, second = cells()
+    first, second = cells(MEMORY)
     said = []
     for _ in range(2):
         out = [kernel.ok(source, timeout=120) for source in (*first, *second)]
         said.append(next(o.text + o.markdown for o in out if "6 messages" in o.markdown))
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("name", sorted(RECORDED))
+def test_a_replay_runs_from_top_to_bottom(start: Start, home: Path, name: str) -> None:
+    """Nobody is asked anything: no model, and no person."""
+    shutil.copy(ROOT / "notebooks" / "README.md", home)
+    recordings.load(name, f"sqlite:///{home / 'mastra.db'}")
+    kernel = start(home, MASTRA_NB_REPLAY="only", MASTRA_NB_STORAGE=f"sqlite:///{home}/mastra.db")
+    said: list[Output] = []
+    for cell in (c for c in read(f"{name}.ipynb").cells if c.cell_type == "code"):
+        out = kernel.run(cell.source, timeout=60)
+        assert not out.error or "raises-exception" in cell.metadata.get("tags", ()), out.error
+        said.append(out)
+    answers = [s[MIME] for out in said for s in out.shown if MIME in s]
+    assert {a["status"] for a in answers} <= {"done", "suspended"}
+    status = kernel.ok("%mastra status").markdown
+    assert " 0 asked" in status and " 0 answered" not in status
 
 
 # One sentence for each page, as long as the page's text is; half a second of work.

@@ -287,7 +287,7 @@ def test_an_interrupt_stops_it_and_resume_does_what_is_left(kernel: Kernel) -> N
     began = time.monotonic()
     kernel.manager.interrupt_kernel()
     out = kernel.finish(id)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 3.0
     run = run_id(out)
     assert out.error == f"■ stopped · %resume {run} goes on where it was"
     assert only(out)["text/plain"] == "■ stopped: twice"

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from mastra_nb.answers import form
 from mastra_nb.errors import MastraError, RunSuspended, Stopped
 from mastra_nb.events import Suspended
-from mastra_nb.notebook._errors import form, lines, resumes
+from mastra_nb.notebook._errors import lines, resumes
 from mastra_nb.workflows import suspend, workflow
 
 _COLOR = re.compile(r"\x1b\[\d*m")

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from mastra_nb import Agent, tool
+from mastra_nb.answers import read_answer
 from mastra_nb.errors import MastraError
 from mastra_nb.notebook import _values
-from mastra_nb.notebook._ask import _code, read_answer
 from mastra_nb.notebook._define import split_front_matter
 from mastra_nb.testing import ScriptedModel
+from mastra_nb.views import code_of
 
 
 @dataclass
@@ -107,5 +108,5 @@ def test_answers(text: str, answer: Any) -> None:
 
 
 def test_the_code_of_an_answer() -> None:
-    assert _code("Here:\n~~~py x\na = '```'\n~~~\nand\n```\nb\n```") == ("a = '```'", "py")
-    assert _code("no fence\n") == ("no fence", "")
+    assert code_of("Here:\n~~~py x\na = '```'\n~~~\nand\n```\nb\n```") == ("a = '```'", "py")
+    assert code_of("no fence\n") == ("no fence", "")
