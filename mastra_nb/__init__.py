@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mastra_nb.agents import Agent as Agent
     from mastra_nb.app import Mastra as Mastra
+    from mastra_nb.app import dashboard as dashboard
     from mastra_nb.app import open_store as open_store
+    from mastra_nb.batch.batches import run_batch as run_batch
+    from mastra_nb.batch.report import BatchReport as BatchReport
     from mastra_nb.config import Settings as Settings
     from mastra_nb.config import load_settings as load_settings
     from mastra_nb.context import Context as Context
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from mastra_nb.rag.loading import load as load
     from mastra_nb.rag.rerank import rerank as rerank
     from mastra_nb.rag.tool import citations as citations
+    from mastra_nb.recording import record as record
     from mastra_nb.runs import Run as Run
     from mastra_nb.tools import Tool as Tool
     from mastra_nb.tools import tool as tool
@@ -56,16 +60,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Agent": "agents", "Blocked": "errors", "Chunking": "rag.chunking", "Context": "context",
+    "Agent": "agents", "BatchReport": "batch.report", "Blocked": "errors",
+    "Chunking": "rag.chunking", "Context": "context",
     "Document": "rag.documents", "Event": "events", "Index": "rag.index",
     "Limits": "limits", "MCPClient": "mcp.client", "Mastra": "app", "MastraError": "errors",
     "Media": "messages", "Memory": "memory.memory", "Message": "messages",
     "ModelSettings": "models", "Processor": "processors", "Run": "runs",
     "RunSuspended": "errors", "Settings": "config",
     "Text": "messages", "Tool": "tools", "ToolRetry": "errors", "Usage": "messages",
-    "assistant": "messages", "citations": "rag.tool", "has_tool_call": "loop",
+    "assistant": "messages", "citations": "rag.tool", "dashboard": "app",
+    "has_tool_call": "loop",
     "load": "rag.loading", "load_settings": "config", "model": "language", "open_store": "app",
-    "rerank": "rag.rerank", "step_count_is": "loop", "system": "messages",
+    "record": "recording", "rerank": "rag.rerank",
+    "run_batch": "batch.batches", "step_count_is": "loop", "system": "messages",
     "Step": "workflows", "Workflow": "workflows", "otherwise": "workflows", "step": "workflows",
     "suspend": "workflows", "tool": "tools", "user": "messages", "workflow": "workflows",
 }  # fmt: skip

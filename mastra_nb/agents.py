@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast
 
 import msgspec
 
+from mastra_nb import plugins
 from mastra_nb.context import Context, current
 from mastra_nb.errors import ConfigError, ToolArgsError, close_matches
 from mastra_nb.filters import changed
@@ -196,10 +197,12 @@ class Agent(Generic[T]):
         deps: Any = None,
         key: str | None = None,
         request_context: Mapping[str, Any] | None = None,
+        id: str = "",
     ) -> Run[T]:
         """A lazy run of one turn. `deps` is handed to tools as `ctx.deps`; `request_context`
         holds JSON values for `ctx.request_context`, and is kept with the run; `key` is an
-        idempotency key: a store holds at most one run with it.
+        idempotency key: a store holds at most one run with it. `id` names it: that of another run
+        raises Conflict when it begins.
 
         Inside another run it is a part of that one: it shares deps and budgets, which `limits`
         can only narrow, and remembers only in a thread that it names itself.
@@ -224,6 +227,7 @@ class Agent(Generic[T]):
             resource=owner,
             key=key,
             request_context=request_context,
+            new_id=id,
         )
 
     __call__ = run
@@ -246,6 +250,12 @@ class Agent(Generic[T]):
             return []
         await owned(store, name, owner)
         return [m.message for m in await store.read_messages(name, last=last)]
+
+    def chat(self, thread: str | None = None, resource: str | None = None, **options: Any) -> Any:
+        """A widget to talk to it in a notebook, in a thread (default: the agent's own) that goes
+        on anywhere else. `options` are those of `run`: limits, deps, request_context.
+        """
+        return plugins.widgets.load("chat")(self, thread=thread, resource=resource, **options)
 
     def load(self, id: str, prompt: Any, **options: Any) -> Run[T]:
         """The handle of a run that is in a store."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -29,10 +28,10 @@ from mastra_nb.events import RunStatus, fold
 from mastra_nb.limits import Limits
 from mastra_nb.past import Past
 from mastra_nb.runs import Run
-from mastra_nb.services import Services, is_dead
+from mastra_nb.services import Services, is_driven, leave_ambient
 from mastra_nb.sources import steps_of
 from mastra_nb.storage import Pruned, Retention, RunRow, Store, Thread, read_run
-from mastra_nb.tools import ToolLike, toolset
+from mastra_nb.tools import Tool, ToolLike, toolset
 from mastra_nb.vectors import VectorStore
 from mastra_nb.workflows import Workflow
 
@@ -53,6 +52,11 @@ def open_store(url: str) -> Store:
     """
     store: Store = plugins.open_store(url)
     return store
+
+
+def dashboard(app: Mastra | None = None) -> Any:
+    """A widget that shows what `app`, by default the notebook's, holds, and answers what waits."""
+    return plugins.widgets.load("dashboard")(app)
 
 
 class Mastra:
@@ -310,8 +314,7 @@ class Mastra:
         """
         store, out = self._need_store(), list[Run[Any]]()
         for row in await store.find_runs(status="running", limit=limit):
-            # Leases run by the store's clock.
-            if row.lease_until > time.time() and not is_dead(row.owner):
+            if is_driven(row):
                 continue
             found = await self._loaded(row)
             if not isinstance(found, _Record):
@@ -368,6 +371,8 @@ class Mastra:
         return pd.DataFrame(portal.run(read(query, *args)))
 
     async def close(self) -> None:
+        leave_ambient(self.services)
+        await self.services.close_executors()
         if self.store is not None:
             await self.store.close()
 
@@ -458,3 +463,48 @@ def _find(what: str, name: str, known: Mapping[str, T]) -> T:
     if name not in known:
         raise NotFound(f'there is no {what} "{name}"', hint=close_matches(name, known))
     return known[name]
+
+
+class Parts(msgspec.Struct, frozen=True):
+    agents: dict[str, Agent[Any]]
+    workflows: dict[str, Workflow[Any]]
+    tools: dict[str, ToolLike]
+
+
+def app_in(names: Mapping[str, Any], where: str) -> Mastra | None:
+    """The application among the variables of a module or a notebook: `app`, or the only Mastra.
+
+    Raises ConfigError if there are several and none is called `app`.
+    """
+    if isinstance(app := names.get("app"), Mastra):
+        return app
+    apps = {id(value): name for name, value in names.items() if isinstance(value, Mastra)}
+    if len(apps) > 1:
+        listed = ", ".join(f'"{name}"' for name in apps.values())
+        raise ConfigError(
+            f'"{where}" makes several applications: {listed}', hint='call the one that counts "app"'
+        )
+    return names[next(iter(apps.values()))] if apps else None
+
+
+def parts_in(names: Mapping[str, Any], where: str) -> Parts:
+    """The agents, workflows and tools among them, by their own names.
+
+    Raises ConfigError if two of a kind share one.
+    """
+    return Parts(*(_by_name(names, kind, where) for kind in (Agent, Workflow, Tool)))
+
+
+def _by_name(names: Mapping[str, Any], kind: type[Any], where: str) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    variables: dict[str, str] = {}
+    for name, part in names.items():
+        if not isinstance(part, kind):
+            continue
+        if out.get(part.name, part) is not part:
+            raise ConfigError(
+                f'"{variables[part.name]}" and "{name}" of "{where}" are both named "{part.name}"',
+                hint="give each a name of its own",
+            )
+        out[part.name], variables[part.name] = part, name
+    return out

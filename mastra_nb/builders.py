@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from mastra_nb._fits import Fields, misfit, shown
 from mastra_nb.errors import ConfigError, SchemaError, close_matches
+from mastra_nb.executor import Executor
 from mastra_nb.plans import (
     Branch,
     ForEach,
@@ -126,11 +127,17 @@ class Builder:
         self._add(Loop(made, how, rule), made.output)
         return self
 
-    def foreach(self, step: Any, *, concurrency: int = 1) -> Self:
-        """Once for each item of a list, so many at once; the output is the list of theirs."""
+    def foreach(
+        self, step: Any, *, concurrency: int = 1, executor: str | Executor | None = None
+    ) -> Self:
+        """Once for each item of a list, so many at once; the output is the list of theirs. With an
+        `executor` ("local", "dask", or one of yours) the step, a function of a module, runs there.
+        """
         if concurrency < 1:
             raise self._wrong(f"concurrency of foreach is {concurrency}", "1 or more")
         made = self._step(step)
+        if executor is not None:
+            made = made.replace(executor=executor)
         if why := misfit(self._gives, list[Any]):
             raise self._wrong(
                 f'foreach of "{made.name}" needs a list, but {why}', "map(...) before"

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import msgspec
 
+from mastra_nb import _keyring
 from mastra_nb.errors import ConfigError, UsageError, close_matches
 
 P = TypeVar("P")
@@ -207,6 +208,16 @@ def _lookup(names: tuple[str, ...], root: Path | None) -> tuple[str, str] | None
     return None
 
 
+def dotenv(root: str | os.PathLike[str]) -> dict[str, str]:
+    """The variables of the `.env` in `root`, to be handed to a process and not kept."""
+    return dict(_parsed(Path(root).absolute() / ".env", _parse_dotenv) or {})
+
+
+def file_settings(root: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the file of settings in `root` says, and nothing else does. Raises ConfigError."""
+    return {name: value for (name, _), value in _file_settings(Path(root).absolute())}
+
+
 _roots: dict[Path, tuple[float, Path]] = {}
 
 
@@ -228,8 +239,18 @@ def variable(*names: str, root: Path | None = None) -> str | None:
 
 
 def secret(*names: str, root: Path | None = None) -> Secret | None:
-    found = _lookup(names, root)
-    return Secret(found[0]) if found else None
+    """The same of a key, which may also be in the keyring (`%mastra key`)."""
+    if found := _lookup(names, root):
+        return Secret(found[0])
+    kept = next((value for name in names if (value := _keyring.find(name))), None)
+    return Secret(kept) if kept else None
+
+
+def secret_source(*names: str, root: Path | None = None) -> str:
+    """Where `secret` has it from, nothing if there is none."""
+    if found := _lookup(names, root):
+        return found[1]
+    return "keyring" if any(_keyring.find(name) for name in names) else ""
 
 
 # --- settings --------------------------------------------------------------------------------
@@ -281,7 +302,8 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """`model` is "provider/name", `storage` a URL; timeouts are in seconds.
+    """`model` is "provider/name", `storage` a URL; timeouts are in seconds. `app` is what the
+    command line loads where nothing is named: "app.py", "app.py:name" or "analyst.ipynb".
 
     `rate_limits` are by "provider/name" for one model, or by "provider" for all of its models
     together; every run of the process counts against them.
@@ -293,6 +315,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str | None = None
     storage: str | None = None
+    app: str | None = None
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "warning"
     log_format: Literal["text", "json"] = "text"
     replay: Literal["off", "record", "only", "auto"] = "off"

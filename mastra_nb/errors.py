@@ -9,7 +9,7 @@
     ├── ToolError            ToolArgsError · ToolTimeout · ToolFailed · ToolRetry
     ├── StepError            of a workflow: "step.timeout", "step.output", "step.expired", …
     ├── RunError             LimitExceeded · Blocked · Stopped · RunSuspended(run) · NotResumable
-    │                        · ReplayMismatch · LeaseHeld
+    │                        · ReplayMismatch · LeaseHeld · WorkerDied
     ├── StorageError         Conflict · MigrationError
     └── PluginError
     Signal(BaseException)    Suspend · Bail: control flow that no `except Exception` may swallow
@@ -213,6 +213,12 @@ class LeaseHeld(RunError):
     """Another process drives this run."""
 
     default_code = "run.lease_held"
+
+
+class WorkerDied(RunError):
+    """The process that did the work of an executor ended in the middle of it."""
+
+    default_code = "executor.worker_died"
 
 
 class StorageError(MastraError):

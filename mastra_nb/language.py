@@ -109,6 +109,8 @@ def partial(type_: Any, value: Any) -> Any:
     without its own checks, in which a field that has not come yet, or does not fit yet, is None;
     a TypedDict has the keys that have come. What does not fit at all is None.
     """
+    if isinstance(type_, dict):
+        return value
     origin = get_origin(type_)
     if isinstance(value, list) and origin in (list, tuple, set, frozenset):
         kind, *more = get_args(type_) or (Any,)

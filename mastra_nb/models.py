@@ -120,11 +120,16 @@ class ModelCodec(Codec[Reply]):
     """Histories are not copied: a model span's input is a digest, its output names the message."""
 
     def show(self, input: ModelRequest) -> Any:
-        return {
+        shown: dict[str, Any] = {
             "digest": digest(input),
             "messages": len(input.messages),
             "tools": [t.name for t in input.tools],
         }
+        # Anything may be in `extra`, which goes to one provider as it is.
+        settings = msgspec.to_builtins(input.settings)
+        if chosen := {k: v for k, v in settings.items() if k != "extra"}:
+            shown["settings"] = chosen
+        return shown
 
     def dump(self, output: Reply, ctx: Context) -> Recorded:
         seq = ctx.emit(MessageAdded(message=output.message, finish=output.finish))

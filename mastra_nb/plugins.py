@@ -192,3 +192,32 @@ stores = Registry(
         "sqlite": "mastra_nb.stores.sqlite:open_store",
     },
 )
+
+Versions = Callable[[str], tuple[int, int]]
+"""(url) -> the version of a store's tables, and that which this package brings them to."""
+
+store_versions = Registry(
+    "mastra_nb.store_versions", {"sqlite": "mastra_nb.stores.sqlite:versions"}
+)
+
+OpenExecutor = Callable[[int, str | None], Any]
+"""(workers, address) -> `mastra_nb.executor.Executor`."""
+
+executors = Registry(
+    "mastra_nb.executors",
+    {
+        "local": "mastra_nb.executors.local:open_executor",
+        "dask": "mastra_nb.executors.dask:open_executor[dask]",
+    },
+)
+
+Widget = Callable[..., Any]
+"""(what is shown, **options) -> something that a notebook displays."""
+
+widgets = Registry(
+    "mastra_nb.widgets",
+    {
+        "chat": "mastra_nb.notebook.chat:Chat[lab]",
+        "dashboard": "mastra_nb.notebook.dashboard:dashboard[lab]",
+    },
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -37,15 +38,25 @@ class Silent:
     def close(self) -> None: ...
 
 
+def seconds_left(done: float, total: float | None, gone: float) -> str:
+    """What is to come, if it goes on as it went; nothing while that says little."""
+    if not total or not 0 < done < total or gone < 2:
+        return ""
+    left = gone * (total - done) / done
+    return f"{left:.0f} s left" if left < 90 else f"{left / 60:.0f} min left"
+
+
 class Line:
     """One line of standard error, written over."""
 
     def __init__(self) -> None:
         self._total: int | None = None
         self._what, self._said, self._done, self._width = "", "", 0, 0
+        self._began = time.monotonic()
 
     def start(self, total: int | None, what: str) -> None:
         self._total, self._what, self._said, self._done = total, what, "", 0
+        self._began = time.monotonic()
         self._show()
 
     def advance(self, n: int = 1) -> None:
@@ -67,7 +78,9 @@ class Line:
 
     def _show(self) -> None:
         of = "" if self._total is None else f"/{self._total}"
+        left = seconds_left(self._done, self._total, time.monotonic() - self._began)
         line = f"{self._what} {self._done}{of} {self._said}".rstrip()
+        line = f"{line} · {left}" if left else line
         self._write(f"\r{line:<{self._width}}")
         self._width = len(line)
 

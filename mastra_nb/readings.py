@@ -32,6 +32,8 @@ class Reading:
     _first: int
     _prefix: str
     _segment: str
+    _done: bool
+    _error: BaseException | None
 
     _drivers: weakref.WeakKeyDictionary[Any, Generator[Any, Any, Any]] | None = None
 
@@ -100,6 +102,32 @@ class Reading:
         """A run inside another one is a part of that one's log."""
         prefix = self._prefix
         return not prefix or event.span == prefix or event.span.startswith(f"{prefix}/")
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing is added to it any more by this handle."""
+        return self._done
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What awaiting it raises, once it rests: a suspension too."""
+        return self._error
+
+    async def follow(self, after: int = 0) -> AsyncIterator[Event]:
+        """Its events, but for the first `after` of its log, live, and without driving it: a reader
+        who leaves, or is cancelled, leaves the run as it is.
+        """
+        log, events, i = self.log, self.log.events, max(self._first, after)
+        while True:
+            done = self._done
+            while i < len(events):
+                event = events[i]
+                i += 1
+                if not self._prefix or self._mine(event):
+                    yield event
+            if done:
+                break
+            await log.more(i, lambda: self._done)
 
     @property
     def usage(self) -> Usage:

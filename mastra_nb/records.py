@@ -5,8 +5,9 @@ Markdown elsewhere, listed in panels, compared by `diff`. It holds no ids or tim
 when a notebook is run again, except `seconds`.
 
 Record: `version`, `agent`, `status`, `text` (the answer so far), `output` (a typed answer),
-`items`, `pending`, `usage`, `model`, `seconds`, `step` (while running), `thread`, `run` (while
-suspended, if given), `error`, `partial`; what is empty is left out. An item is one of::
+`items`, `pending`, `usage`, `model`, `seconds`, `step` (while running), `thread`, `run` (while it
+runs or waits, if given), `error`, `partial`, `code` (of an answer in code: its `language`, and the
+`source` and `cell` id of what it is meant for); what is empty is left out. An item is one of::
 
     {"type": "text" | "reasoning", "text"}
     {"type": "tool", "name", "status", "args", "result" | "error", "seconds", "attempt", "items"}
@@ -62,7 +63,7 @@ _OWN_TYPES = ("text", "reasoning", "display", "note", "score", "custom", "more")
 def record(
     view: View, *, thread: str = "", run: str = "", max_chars: int = 4000, max_items: int = 200
 ) -> Record:
-    """The one JSON record of a run. `run` names it in the line that says how to resume."""
+    """The one JSON record of a run. `run` is its id: for stopping it, and for answering it."""
     reader = _Reader(view, max_chars, max_items)
     root = view.spans.get(view.root)
     out: Record = {"version": VERSION, "agent": valid(root.name if root else "")}
@@ -79,8 +80,8 @@ def record(
         out["step"] = reader.calls
     if view.pending:
         out["pending"] = reader.pending()
-        if run:
-            out["run"] = valid(run)
+    if run and (view.pending or view.status == "running"):
+        out["run"] = valid(run)
     if view.usage.calls:
         usage = view.usage
         out["usage"] = {
@@ -236,8 +237,8 @@ class _Reader:
             return item
         called = step or span.kind == "tool"
         called = called or (span.kind == "agent" and isinstance(span.input, dict))
-        if called and span.input not in (None, "", {}):
-            item["args"] = self._cap(span.input, _MAX_INPUT if step else None)
+        if called and (given := self._given(span)) not in (None, "", {}):
+            item["args"] = self._cap(given, _MAX_INPUT if step else None)
         gave = span.kind in _GIVE and (span.kind == "tool" or span.output is not None)
         if span.status == "ok" and gave:
             item["result"] = self._cap(span.output, _MAX_RESULT if step else None)
@@ -253,6 +254,13 @@ class _Reader:
             if isinstance(payload, Displayed):
                 self._display(items, payload)
         return item
+
+    def _given(self, span: Span) -> Any:
+        """What it was called with: a person may have changed that when it was approved."""
+        answer = self.view.answers.get(span.path)
+        if span.kind == "tool" and isinstance(answer, dict) and answer.get("approved") is True:
+            return answer.get("args", span.input)
+        return span.input
 
     def _extras(self, path: str, items: list[Record], *, shown: bool) -> None:
         span = self.view.spans.get(path)

@@ -297,6 +297,12 @@ class RunLog:
                 self.failure = self.refusal = error
                 raise
 
+    async def end(self, status: RunStatus | None) -> None:
+        """Commit what is left and let go of the lease, at rest or (None) for whoever goes on."""
+        await self.commit(barrier=True, status=status)
+        if status is None and self.services.store is not None:
+            await self.services.store.renew(self.id, self.fence, lease=0)
+
     def commit_soon(self) -> None:
         """What is unsaved is committed within milliseconds, with what comes until then."""
         if self._soon is None:

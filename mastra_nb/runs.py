@@ -76,6 +76,7 @@ class Run(Reading, Generic[T]):
         expired: bool = False,
         parent: tuple[str, int] | None = None,
         begin: Sequence[tuple[str, Payload]] = (),
+        new_id: str = "",
     ) -> None:
         self.target = target
         self.input = input
@@ -105,7 +106,7 @@ class Run(Reading, Generic[T]):
         self._error: BaseException | None = None
         self._next: Run[T] | None = None
         self._given_up: Run[T] | None = None
-        self._gives_up = False
+        self._gives_up = self._released = False
         self._prefix = ""
         self._first = 0
         if self._within is not None:
@@ -128,7 +129,7 @@ class Run(Reading, Generic[T]):
             raise UsageError(f"the key {key!r} is no text", hint='key="order-42"')
         self._segment = target.name.replace("/", ":")
         self.log = RunLog(
-            id=id or self._services.new_id(),
+            id=id or new_id or self._services.new_id(),
             services=self._services,
             limits=limits,
             deps=deps,
@@ -153,6 +154,8 @@ class Run(Reading, Generic[T]):
     @property
     def output(self) -> T:
         """The output of a finished run. Raises what the run raised, or if it is not finished."""
+        if self._given_up is not None:
+            return self._given_up.output
         if not self._done:
             raise UsageError(f'run "{self.id}" is not finished', hint="await it, or call .result()")
         return self._outcome()
@@ -178,7 +181,7 @@ class Run(Reading, Generic[T]):
         return portal.run(self._wait(inline=False))
 
     def _refuse_own_loop(self) -> None:
-        loop = self.log.loop if self._within is not None else self._loop
+        loop = self._loop if self._within is None else self.log.loop
         if loop is not None and not self._done and is_here(loop):
             raise UsageError(
                 f'"{self.name}" would wait for the loop it runs on',
@@ -194,18 +197,9 @@ class Run(Reading, Generic[T]):
 
     async def _read(self, *, strict: bool) -> AsyncIterator[Event]:
         self._start()
-        log, events, i = self.log, self.log.events, self._first
         try:
-            while True:
-                done = self._done
-                while i < len(events):
-                    event = events[i]
-                    i += 1
-                    if not self._prefix or self._mine(event):
-                        yield event
-                if done:
-                    break
-                await log.more(i, lambda: self._done)
+            async for event in self.follow():
+                yield event
         except asyncio.CancelledError as error:
             await self._stop_and_rest(error)
             raise
@@ -215,12 +209,12 @@ class Run(Reading, Generic[T]):
     # Stopping and going on
 
     def cancel(self) -> None:
-        """Stop the run: connections are closed, tools cancelled, the partial text is kept. One
-        that waits for an answer will not get it any more: `await run` says when its store knows.
-        """
+        """Stop the run: connections are closed, tools cancelled, the partial text is kept. One that
+        waits for an answer, or was cut off, is given up: `await run` says when its store knows."""
         with self._lock:
             if self._done:
-                if self._within is None and self._next is None and self.view.pending:
+                rests = self._halted or self.view.status in ("done", "failed", "cancelled")
+                if self._within is None and self._next is None and not rests:
                     self._give_up()
                 return
             if not self._started:
@@ -230,6 +224,13 @@ class Run(Reading, Generic[T]):
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._cancel_task)
+
+    def release(self) -> None:
+        """Stop driving it, and leave it in its store as it is, for another process to resume."""
+        with self._lock:
+            self._released = not self._done
+        self.log.seal()
+        self.cancel()
 
     def _cancel_task(self) -> None:
         if self._task is not None:
@@ -369,7 +370,9 @@ class Run(Reading, Generic[T]):
         if self._is_shown():
             self.presented = True
             assert self._services.present is not None
-            await self._services.present(self)
+            became: Run[T] = await self._services.present(self)
+            if became is not self:
+                return await became._wait(inline=False)
         if not self._done:
             with self._lock:
                 inline = (
@@ -427,8 +430,7 @@ class Run(Reading, Generic[T]):
 
     def _rest(self) -> None:
         with self._lock:
-            self._done = True
-            watchers, self._watchers = self._watchers, []
+            self._done, watchers, self._watchers = True, self._watchers, []
         notify(watchers)
         self.log.wake()
 
@@ -518,7 +520,7 @@ class Run(Reading, Generic[T]):
         log.seal()
         try:
             if log.fence:
-                await unbroken(log.commit(barrier=True, status=status))
+                await unbroken(log.end(None if self._released else status))
         except MastraError:
             pass  # it is `log.failure`
         finally:

@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol, cast, get_args
 
@@ -468,8 +468,9 @@ class Schedules(Mapping[str, Schedule]):
         self._chores.append(_Chore(work, seconds))
         self._wake()
 
-    async def run(self) -> None:
-        """Start what is due until it is cancelled, or SIGTERM comes: it stops its runs and returns.
+    async def run(self, *, signals: bool = True) -> None:
+        """Start what is due until it is cancelled, or SIGTERM comes (unless that is another's to
+        hear): it stops its runs and returns.
 
         Raises UsageError if it is called twice, or inside a run.
         """
@@ -481,7 +482,8 @@ class Schedules(Mapping[str, Schedule]):
         self._stopped = False
         keeping: dict[str, Schedule] = {}
         try:
-            with _on_sigterm(self._loop, self._stop):
+            heard = _on_sigterm(self._loop, self._stop) if signals else nullcontext()
+            with heard:
                 while not self._stopped:
                     self._changed = False
                     keeping |= self._known

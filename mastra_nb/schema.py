@@ -29,11 +29,14 @@ T = TypeVar("T")
 
 
 class Schema(Generic[T]):
-    """A type, its JSON schema (references inlined) and the way from JSON to a value."""
+    """A type, its JSON schema (references inlined) and the way from JSON to a value. A JSON schema
+    may stand for the type: its values are JSON.
+    """
 
     def __init__(self, type_: Any, name: str = "") -> None:
         self.type = type_
-        self.name = name or getattr(type_, "__name__", str(type_))
+        titled = type_.get("title", "answer") if isinstance(type_, dict) else ""
+        self.name = name or titled or getattr(type_, "__name__", str(type_))
         self._pydantic: Any = None
         self._json: dict[str, Any] | None = None
 
@@ -52,6 +55,8 @@ class Schema(Generic[T]):
         return self._json
 
     def _describe(self) -> dict[str, Any]:
+        if isinstance(self.type, dict):
+            return self.type
         if not _mentions_pydantic(self.type):
             try:
                 return msgspec.json.schema(self.type, schema_hook=_hooked_schema)
@@ -83,6 +88,9 @@ class Schema(Generic[T]):
         """
         if self._json is None:
             _ = self.json  # finds out who does the work
+        if isinstance(self.type, dict):
+            validate(value, self.type)
+            return value  # type: ignore[no-any-return]
         try:
             if self._pydantic is not None:
                 return self._pydantic.validate_python(value)  # type: ignore[no-any-return]
@@ -135,10 +143,17 @@ def find_json(text: str) -> str:
 
 
 def validate(value: Any, schema: dict[str, Any]) -> None:
-    """Check a JSON value against a JSON schema that is not ours. Raises SchemaError."""
+    """Check a JSON value against a JSON schema that is not ours, which may refer to nothing outside
+    itself: that would be fetched. Raises SchemaError.
+    """
     jsonschema = _jsonschema()
+    from jsonschema_specifications import REGISTRY
+    from referencing.exceptions import Unresolvable
+
     try:
-        jsonschema.validate(value, schema)
+        jsonschema.validate(value, schema, registry=REGISTRY)
+    except Unresolvable as error:
+        raise SchemaError(f"the schema itself is wrong: {error} is not in it") from None
     except jsonschema.ValidationError as error:
         where = "".join(f"[{p!r}]" for p in error.absolute_path)
         raise SchemaError(f"{error.message}{' at ' + where if where else ''}") from None

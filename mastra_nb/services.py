@@ -8,14 +8,16 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from mastra_nb import plugins
+from mastra_nb import plugins, unattended
 from mastra_nb._later import later
 from mastra_nb.config import Settings
 from mastra_nb.events import Event
-from mastra_nb.storage import Store
+from mastra_nb.storage import RunRow, Store
 
 if TYPE_CHECKING:
     import socket
+
+    from mastra_nb.executor import Executor
 else:
     socket = later("socket", globals())
 
@@ -27,7 +29,8 @@ class Services:
     events. `sinks` see every event of every run, where it happens (a sync tool's thread too), and
     must not block; one that raises is taken out. `session` names the threads of conversations that
     nobody has named. `on_interrupt` is told when the cancellation of a reader has stopped a run;
-    `present` shows a workflow's run to whoever waits for it first, until it rests.
+    `present` shows a workflow's run to whoever waits for it first, until it rests, and returns the
+    run that it has become: somebody may have answered what it asked.
     """
 
     def __init__(
@@ -48,8 +51,24 @@ class Services:
         self.sinks: list[Callable[[Event], None]] = []
         self.session = os.urandom(4).hex()
         self.on_interrupt: Callable[[BaseException, Any], None] | None = None
-        self.present: Callable[[Any], Awaitable[None]] | None = None
+        self.present: Callable[[Any], Awaitable[Any]] | None = None
+        self._executors: dict[str, Executor] = {}
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
+
+    def executor(self, given: str | Executor) -> Executor:
+        """The executor of that name, with a worker for each processor: made when it is first asked
+        for, closed by `close_executors`. Raises NotFound, MissingExtra.
+        """
+        if not isinstance(given, str):
+            return given
+        if given not in self._executors:
+            workers = os.cpu_count() or 1
+            self._executors[given] = plugins.executors.load(given)(workers, None)
+        return self._executors[given]
+
+    async def close_executors(self) -> None:
+        while self._executors:
+            await self._executors.popitem()[1].close()
 
 
 def is_dead(owner: str) -> bool:
@@ -66,8 +85,14 @@ def is_dead(owner: str) -> bool:
     return False
 
 
+def is_driven(row: RunRow) -> bool:
+    """Whether a process holds its lease; leases run by the store's clock."""
+    return row.lease_until > time.time() and not is_dead(row.owner)
+
+
 def random_id() -> str:
-    return f"r_{os.urandom(6).hex()}"
+    row = unattended.row()
+    return f"{row.run_prefix if row is not None else 'r_'}{os.urandom(6).hex()}"
 
 
 @functools.cache
@@ -91,3 +116,9 @@ def ambient() -> Services:
 def set_ambient(services: Services | None) -> None:
     global _ambient
     _ambient = services
+
+
+def leave_ambient(services: Services) -> None:
+    """These close: runs that belong to no application use others from now on."""
+    if _ambient is services:
+        set_ambient(None)

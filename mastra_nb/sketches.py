@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -101,3 +101,28 @@ class Sketch:
                 else:
                     total[:] = three[:m]
         return found
+
+
+def on_a_plane(vectors: Sequence[bytes]) -> tuple[list[tuple[float, float]], list[float]]:
+    """Places of float32 vectors along the two directions in which they differ most, from -1 to 1,
+    and the shares of the variance along these (principal components, Pearson 1901).
+    """
+    known = [v for v in vectors if v]
+    size = len(known[0]) // 4 if known else 0
+    rows = np.zeros((len(vectors), max(2, size)), dtype=np.float32)
+    for row, vector in zip(rows, vectors, strict=True):
+        if vector:
+            row[:size] = np.frombuffer(vector, dtype="<f4")
+    rows -= rows.mean(axis=0) if len(rows) else 0
+    # Of the covariance, as there are far more vectors than coordinates.
+    values, directions = np.linalg.eigh(rows.T @ rows)
+    two = directions[:, ::-1][:, :2]
+    # Either sign is right: with the larger coordinate positive a map stays as it is.
+    two = two * np.sign(two[np.abs(two).argmax(axis=0), range(2)])
+    places = rows @ two
+    largest = float(np.abs(places).max()) if places.size else 0.0
+    if largest:
+        places /= largest
+    total = float(values.sum())
+    shares = [round(max(0.0, float(v)) / total, 4) for v in values[::-1][:2]] if total > 0 else []
+    return [(round(float(x), 4), round(float(y), 4)) for x, y in places], shares

@@ -23,6 +23,7 @@ from mastra_nb.errors import (
     UsageError,
 )
 from mastra_nb.events import Custom, ErrorInfo
+from mastra_nb.executor import Executor, apply, elsewhere, portable
 from mastra_nb.past import BAIL
 from mastra_nb.runs import Run
 from mastra_nb.schema import exact, local_names, summary, to_json
@@ -68,7 +69,8 @@ class Step(Generic[O]):
     step that it leaves out gives its input. `on_error` is what comes of the last failure: "fail",
     "collect" (a `Failure` is the output), or a function of the error and the input whose result is
     the output. `depends_on` are steps of a `graph`. Of an agent `prompt` makes the prompt of the
-    input.
+    input. `executor`, an Executor or the name of one ("local", "dask"), is where a function of a
+    module runs: in another process, without the context.
 
     Calling it gives a lazy Run; in the body of a workflow it is a step of that one.
     Raises ConfigError or SchemaError for what cannot work.
@@ -87,6 +89,7 @@ class Step(Generic[O]):
         on_error: OnError = "fail",
         depends_on: Sequence[Any] = (),
         prompt: Callable[..., Any] | None = None,
+        executor: str | Executor | None = None,
         kind: str = "",
     ) -> None:
         self.shape: Shape | None = None
@@ -116,7 +119,7 @@ class Step(Generic[O]):
             self.shape = Shape(target, local_names(target))
             self.input, self.output = self.shape.type, self.shape.output
             self.codec = StepCodec(self.shape)
-            self.target = _Called(target, self.shape, self.kind)
+            self.target = _Called(target, self.shape, self.kind, executor)
             about = summary(inspect.getdoc(target) or "") if inspect.isroutine(target) else ""
         else:
             raise ConfigError(
@@ -137,6 +140,8 @@ class Step(Generic[O]):
              'give "fail", "collect", or a function of the error and the input'),
             ("prompt", prompt is None or self.kind == "agent",
              "a function of the input, for a step that is an agent"),
+            ("executor", executor is None or (self.shape is not None and not self.shape.injected),
+             "only a function that takes no Context can run in another process"),
         ):  # fmt: skip
             if not fits:
                 raise ConfigError(f'the {option} of step "{name}" cannot be used', hint=hint)
@@ -150,6 +155,7 @@ class Step(Generic[O]):
         self.when = when
         self.on_error = on_error
         self.prompt = prompt
+        self.executor = executor
         self.depends_on = tuple(depends_on)
         # Nothing stands between such a step and its call.
         self.plain = when is None and not retries and on_error == "fail"
@@ -163,7 +169,7 @@ class Step(Generic[O]):
             "id": self.name, "description": self.description, "retries": self.retries,
             "retry_delay": self.retry_delay, "timeout": self.timeout, "when": self.when,
             "on_error": self.on_error, "depends_on": self.depends_on, "prompt": self.prompt,
-            "kind": self.kind,
+            "executor": self.executor, "kind": self.kind,
         }  # fmt: skip
         return Step(self.fn, **{**now, **changes})
 
@@ -276,8 +282,11 @@ async def asked(fn: Callable[..., Any], ctx: Context, *args: Any) -> Any:
 class _Called:
     """A function, called with what it takes of the input."""
 
-    def __init__(self, fn: Callable[..., Any], shape: Shape, kind: str) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], shape: Shape, kind: str, executor: str | Executor | None
+    ) -> None:
         self._fn = fn
+        self._executor = executor
         self._shape = shape
         self._async = inspect.iscoroutinefunction(fn)
         # What is of these types fits as it is.
@@ -301,7 +310,11 @@ class _Called:
         if shape.injected:
             arguments[shape.injected] = ctx
         try:
-            made = await (self._fn(**arguments) if self._async else call(self._fn, arguments))
+            if self._executor is not None:
+                where = ctx.services.executor(self._executor)
+                made = await elsewhere(where, apply, portable(self._fn), arguments)
+            else:
+                made = await (self._fn(**arguments) if self._async else call(self._fn, arguments))
         except Bail as bail:
             ctx.run.emit(ctx.parent or "", None, Custom(name=BAIL, value=ctx.path))
             return Bailed(_kept(exact, bail.value, ctx))

@@ -14,7 +14,7 @@ import msgspec
 from mastra_nb.config import Retention as Retention
 from mastra_nb.errors import NotFound
 from mastra_nb.events import Event, RunStatus, SpanEnded
-from mastra_nb.messages import Message
+from mastra_nb.messages import Message, Usage
 from mastra_nb.vectors import VectorStore
 
 LEASE_SECONDS = 30.0
@@ -69,6 +69,18 @@ class ThreadMessage(msgspec.Struct, frozen=True, kw_only=True):
     at: float = 0.0
 
 
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call of a model or embedder has used; `span` is its path, `name` the model's, `at`
+    (seconds since the epoch) when it ended.
+    """
+
+    run: str
+    span: str
+    name: str
+    at: float
+    usage: Usage
+
+
 class Pruned(msgspec.Struct, frozen=True, kw_only=True):
     """How many were, or with a dry run would be, deleted, and by how much the file shrank."""
 
@@ -118,6 +130,12 @@ class Journal(Protocol):
         """Extend the lease. Raises LeaseHeld if `fence` is not the newest."""
         ...
 
+    async def delete_run(self, run: str) -> bool:
+        """With its events; False if there is none. Raises Conflict for one that does not rest, or
+        that a thread or a fork needs.
+        """
+        ...
+
     async def get_run(self, run: str) -> RunRow | None: ...
 
     async def find_runs(
@@ -129,10 +147,23 @@ class Journal(Protocol):
         prefix: str | None = None,
         resource: str | None = None,
         thread: str | None = None,
+        text: str | None = None,
         limit: int = 100,
         offset: int = 0,
     ) -> list[RunRow]:
-        """Newest first; `prefix` matches the beginning of an id."""
+        """Newest first; `prefix` matches the beginning of an id, `text` what the name or the JSON
+        of the input holds (ASCII letters in either case).
+        """
+        ...
+
+    async def count_runs(
+        self, *, name: str | None = None, status: RunStatus | None = None, text: str | None = None
+    ) -> int: ...
+
+    async def read_spent(
+        self, *, since: float = 0.0, runs: Sequence[str] | None = None
+    ) -> list[Spent]:
+        """In order of time; with `runs` of these only."""
         ...
 
     async def read_events(self, run: str, *, after: int = 0) -> list[Event]:

@@ -292,6 +292,70 @@ class StoreContract(ThreadContract):
         assert await ids(limit=10**30, offset=3) == ["a1"]
         assert await ids(limit=-1) == []
 
+    async def test_runs_are_found_by_what_they_were_given_and_counted(self, store: Store) -> None:
+        for id, name, asked in (("a", "Weather", "in OSLO"), ("b", "clerk", {"city": "oslo, 5%"})):
+            await store.create(RunRow(id=id, name=name, kind="agent", input=asked), owner="me")
+        await store.append("a", 1, [], status="done")
+
+        async def ids(text: str) -> list[str]:
+            found = sorted(row.id for row in await store.find_runs(text=text))
+            assert await store.count_runs(text=text) == len(found)
+            return found
+
+        assert await ids("oslo") == await ids("Oslo") == await ids("") == ["a", "b"]
+        assert await ids("weath") == ["a"]
+        assert await ids("5%") == ["b"]
+        assert await ids("%") == ["b"]
+        assert await ids("' OR 1=1 --") == []
+        assert await store.count_runs() == 2
+        assert await store.count_runs(status="done", name="Weather") == 1
+        assert await store.count_runs(status="done", text="5%") == 0
+
+    async def test_what_was_spent_is_read_by_time_and_by_run(self, store: Store) -> None:
+        for n, run in enumerate("ab"):
+            await new_run(store, run)
+            begun = SpanStarted(kind="model", name=f"p/{run}", input={"new": "x" * 70_000 * n})
+            used = Usage(input=n + 1, output=2, cost=0.5, calls=1)
+            first, path = 1 + 10 * n, f"{run}/m[0]"
+            await store.append(
+                run,
+                1,
+                [
+                    event(run, first, SpanStarted(kind="agent", name=run), run),
+                    event(run, first + 1, begun, path),
+                    event(run, first + 2, SpanEnded(status="ok", usage=used), path),
+                    event(run, first + 3, SpanEnded(status="ok", output={"usage": {}}), run),
+                ],
+            )
+        spent = await store.read_spent()
+        assert [(s.run, s.span, s.name, s.at) for s in spent] == [
+            ("a", "a/m[0]", "p/a", 1003.5),
+            ("b", "b/m[0]", "p/b", 1013.5),
+        ]
+        assert spent[1].usage == Usage(input=2, output=2, cost=0.5, calls=1)
+        assert [s.run for s in await store.read_spent(since=1013.5)] == ["b"]
+        assert [s.run for s in await store.read_spent(runs=["b", "nobody"])] == ["b"]
+        assert await store.read_spent(runs=[]) == []
+
+    async def test_a_run_is_deleted_unless_something_needs_it(self, store: Store) -> None:
+        assert await store.delete_run("r") is False
+        await new_run(store, "r")
+        await raises(Conflict, store.delete_run("r"))
+        await store.append("r", 1, [event("r", 1, Noted(level="info", text="x" * 100_000))])
+        await store.append("r", 1, [event("r", 2, MessageAdded(message=user("hi")))], status="done")
+        fork = RunRow(id="f", name="a", kind="agent", parent_run="r", fork_seq=1)
+        row = await store.create(fork, owner="me")
+        await raises(Conflict, store.delete_run("r"))
+        await store.append("f", row.fence, [], status="cancelled")
+        assert await store.delete_run("f")
+        await store.link("t", "r", [2])
+        await raises(Conflict, store.delete_run("r"))
+        await store.delete_thread("t")
+        assert await store.delete_run("r")
+        assert await store.get_run("r") is None
+        assert await store.read_events("r") == []
+        assert await store.find_runs() == []
+
     async def test_runs_of_the_same_time_are_newest_first(self, store: Store) -> None:
         for id in "bca":
             await new_run(store, id, created=5.0)

@@ -26,6 +26,7 @@ from typing import (
 
 import msgspec
 
+from mastra_nb import unattended
 from mastra_nb._later import later
 from mastra_nb.context import Context
 from mastra_nb.errors import (
@@ -38,6 +39,7 @@ from mastra_nb.errors import (
     ToolRetry,
     ToolTimeout,
 )
+from mastra_nb.events import Noted
 from mastra_nb.messages import ToolSpec
 from mastra_nb.runs import Run
 from mastra_nb.schema import Signature, local_names, parse_json, summary, to_json
@@ -241,6 +243,14 @@ def ask_approval(
     """
     digest = approval_digest(name, args)
     asked = ctx.run.past.asked.get(ctx.path)
+    row = unattended.row() if asked is None else None
+    decided = None if row is None else row.decides(name)
+    if decided is not None:
+        said = "approved" if decided else "denied"
+        ctx.emit(Noted(level="info", text=f'the batch {said} the call of "{name}"'))
+        if decided:
+            return None
+        raise ToolError(f'the batch denied the call of "{name}"', code="tool.denied")
     answer = ctx.suspend(
         {"tool": name, "args": args, "digest": digest},
         schema=approval_schema(parameters),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import difflib
 import re
 import shlex
 from collections.abc import Iterator
@@ -26,19 +27,31 @@ _ICONS = {
 }  # fmt: skip
 _WORDS = {"handoff": "handed over to ", "structure": "made a "}
 _SIZE = re.compile(r' width="(\d+)[\d.]*" height="(\d+)[\d.]*"')
+_CODE = re.compile(
+    r"^(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=fence)[ \t]*$",
+    re.DOTALL | re.MULTILINE,
+)
 _BRIEF = ("step", "map", "ask", "event")
 _LEVELS = {"debug": "·", "info": "ℹ", "warning": "⚠", "error": "✗"}
+
+
+def code_of(text: str) -> tuple[str, str]:
+    """(code, language) of an answer: its first fenced block, else all of it."""
+    match = _CODE.search(text)
+    if match is None:
+        return text.strip("\n"), ""
+    return match["code"].rstrip("\n"), (match["info"].split() or [""])[0]
 
 
 def bundle(run: Record, *, hosts: frozenset[str] = NO_HOSTS, told: bool = False) -> dict[str, Any]:
     """The MIME bundle of a record. `told`: an exception beside it says how the run ended.
 
     Its JSON leaves out every `text` and image that the Markdown holds: `at` is [start, end] of it
-    in `text/markdown`, in UTF-16 units as JavaScript counts.
+    in `text/markdown`, in UTF-16 units as JavaScript counts. `told` is in it where it is true.
     """
     doc = _Doc(run, hosts, told)
     return {
-        MIME: _slim(run, doc.marks),
+        MIME: _slim(run, doc.marks) | ({"told": True} if told else {}),
         "text/markdown": doc.markdown(),
         "text/plain": plain(run),
     }
@@ -60,12 +73,12 @@ def outline_bundle(outline: Record) -> dict[str, Any]:
     shown = graphs.tidied(outline)
     return {
         WORKFLOW_MIME: shown,
-        "text/markdown": _image(graphs.svg(shown), f"workflow {shown['name']}"),
+        "text/markdown": image(graphs.svg(shown), f"workflow {shown['name']}"),
         "text/plain": graphs.text(shown),
     }
 
 
-def _image(svg: str, alt: str) -> str:
+def image(svg: str, alt: str) -> str:
     # An element, as some renderers of Markdown take no SVG for ![…](…); with its size, so that
     # what is below does not jump whenever a new picture takes its place.
     data = base64.b64encode(svg.encode()).decode()
@@ -109,10 +122,21 @@ class _Doc:
         if run["status"] == "running":
             self._put(f"⏳ {' · '.join(escape(s) for s in _doing(run))} …")
         self._body(run)
+        self._changes(run)
         if run["status"] == "done" and not (run.keys() & {"text", "output"} or _calls(run)):
             self._put("<small>(no answer)</small>")
         self._ending()
         self._foot()
+
+    def _changes(self, run: Record) -> None:
+        """What proposed code would change of the cell that it is meant for."""
+        before = run.get("code", {}).get("source")
+        if not isinstance(before, str):
+            return
+        after = code_of(run.get("text", ""))[0]
+        lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), "", "", "", n=2))
+        if lines:
+            self._fold("changes", [fence("\n".join(lines[2:]), "diff")])
 
     def _workflow(self, run: Record) -> None:
         """What a reader looks for comes first: the picture, what is asked or given; then how."""
@@ -136,13 +160,13 @@ class _Doc:
     def _picture(self, node: Record) -> None:
         outline = node["graph"]
         states = graphs.read_states(outline.get("states"))
-        self._put(_image(graphs.svg(outline, states), f"workflow {outline['name']}"))
+        self._put(image(graphs.svg(outline, states), f"workflow {outline['name']}"))
 
     def _timeline(self, node: Record) -> None:
         if len(node.get("timeline", ())) < 2 or self.run["status"] == "running":
             return
         self._put("<details><summary>⏱ timeline</summary>")
-        self._put(_image(timelines.svg(node["timeline"]), "timeline"))
+        self._put(image(timelines.svg(node["timeline"]), "timeline"))
         self._put("</details>")
 
     def _foot(self) -> None:
@@ -311,8 +335,10 @@ def _asked(asked: Record) -> str:
     return "waits for approval" if "tool" in asked else f"waits for {asked['reason']}"
 
 
-def resumes(run: Record) -> list[str]:
-    """How to answer each of what is pending; where there are several, by its place."""
+def resumes(run: Record, command: str = "%resume") -> list[str]:
+    """How to answer each of what is pending; where there are several, by its place. Of another
+    command than ours the line is for a shell.
+    """
     asked = run.get("pending", [])
     id = f" {run['run']}" if run.get("run") else ""
     lasts = [a["path"].rpartition("/")[2] for a in asked]
@@ -322,7 +348,8 @@ def resumes(run: Record) -> list[str]:
         place = name if names.count(name) == 1 else last if lasts.count(last) == 1 else a["path"]
         place = shlex.quote(place) if re.search(r"[\s'\"\\]", place) else place
         at = f" --at {place}" if len(asked) > 1 else ""
-        out.append(f"%resume{id}{at} {form(a)}")
+        answer = form(a) if command == "%resume" else shlex.quote(form(a))
+        out.append(f"{command}{id}{at} {answer}")
     return out
 
 
@@ -370,7 +397,7 @@ def _state(item: Record) -> list[str]:
     if "attempt" in item:
         out.append(f"attempt {item['attempt']}")
     if "seconds" in item:
-        out.append(_seconds(item["seconds"]))
+        out.append(duration(item["seconds"]))
     return out
 
 
@@ -383,23 +410,23 @@ def _footer(run: Record) -> list[str]:
         about = "~" if usage.get("estimated") else ""
         out.append(f"{about}{usage['input']:,} in{cached} / {about}{usage['output']:,} out tokens")
         if usage["cost"] is not None:
-            out.append(about + _dollars(usage["cost"]))
+            out.append(about + dollars(usage["cost"]))
         else:
             out.append("cost unknown")
     if "seconds" in run:
-        out.append(_seconds(run["seconds"]))
+        out.append(duration(run["seconds"]))
     if "thread" in run:
         out.append(f"thread {run['thread']}")
     return out
 
 
-def _dollars(cost: float) -> str:
+def dollars(cost: float) -> str:
     if 0 < cost < 0.0001:
         return "<$0.0001"
     return f"${cost:.2f}" if cost >= 1 or not cost else f"${cost:.4f}"
 
 
-def _seconds(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"

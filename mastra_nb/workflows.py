@@ -150,6 +150,16 @@ class Workflow(Builder, Generic[O]):
         return {}
 
     @property
+    def state_schema(self) -> dict[str, Any] | None:
+        """The JSON schema of its state, if that has a type."""
+        return None if self._state is None else self._state.json
+
+    @property
+    def steps(self) -> list[Step[Any]]:
+        """In order; those of a body are not known before it runs."""
+        return [each for node in self._plan for each in node.steps]
+
+    @property
     def outline(self) -> dict[str, Any]:
         """Its nodes as JSON: what is drawn, and kept with each run."""
         if self._outline is None:
@@ -188,10 +198,11 @@ class Workflow(Builder, Generic[O]):
         deps: Any = None,
         state: Mapping[str, Any] | None = None,
         request_context: Mapping[str, Any] | None = None,
+        id: str = "",
     ) -> WorkflowRun[O]:
         """A lazy run. `key` is an idempotency key: a run with the same key and input is that run,
-        whatever it has come to. `state` is what `ctx.state` begins with. Inside another run it is
-        a part of that one.
+        whatever it has come to. `id` names it: that of another run raises Conflict when it begins.
+        `state` is what `ctx.state` begins with. Inside another run it is a part of that one.
         """
         self.commit()
         if state is not None and current() is not None:
@@ -203,7 +214,7 @@ class Workflow(Builder, Generic[O]):
         return WorkflowRun(
             self, input, codec=self.codec, services=self.services, limits=limits or self.limits,
             deps=deps, thread=thread, resource=resource, key=key, request_context=request_context,
-            begin=begin,
+            begin=begin, new_id=id,
         )  # fmt: skip
 
     stream = run
@@ -216,6 +227,14 @@ class Workflow(Builder, Generic[O]):
     async def start(self, input: Any = None, **options: Any) -> O:
         """The awaited run: its output."""
         return await self.run(input, **options)
+
+    def check_input(self, input: Any) -> Any:
+        """`input` as a run takes it. Raises SchemaError if it does not fit."""
+        if self._input is not None:
+            return conform(self._input, input)
+        if self._shape is not None:
+            self._shape.arguments(input)
+        return input
 
     def load(self, id: str, input: Any, **options: Any) -> WorkflowRun[O]:
         """The handle of a run that is in a store."""
@@ -247,10 +266,7 @@ class Workflow(Builder, Generic[O]):
 
     async def _run(self, input: Any, ctx: Context) -> O:
         try:
-            if self._input is not None:
-                input = conform(self._input, input)
-            elif self._shape is not None:
-                self._shape.arguments(input)
+            input = self.check_input(input)
         except SchemaError as error:
             raise StepError(
                 f'the input of workflow "{self.name}" does not fit: {error.message}',

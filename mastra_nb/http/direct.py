@@ -16,7 +16,7 @@ import ssl
 import urllib.parse
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import httptools
 
@@ -120,8 +120,8 @@ class _Connection(asyncio.Protocol):
     # asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Of no class of asyncio's on uvloop.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         answer, transport = self.answer, self._transport
@@ -434,14 +434,18 @@ class Direct:
         try:
             async with asyncio.timeout(seconds) as watch:
                 address = host if self._resolve is None else await self._resolve(host, port)
+                more: dict[str, Any] = {}
+                if isinstance(self._loop, asyncio.BaseEventLoop) and not _is_address(address):
+                    # A host with a broken IPv6 address is reached by its other one. uvloop's
+                    # connections know nothing of it.
+                    more["happy_eyeballs_delay"] = 0.25
                 _, connection = await self._loop.create_connection(
                     lambda: _Connection(idle),
                     address,
                     port,
                     ssl=self._tls() if tls else None,
                     server_hostname=host if tls else None,
-                    # A host with a broken IPv6 address is reached by its other one.
-                    happy_eyeballs_delay=None if _is_address(address) else 0.25,
+                    **more,
                 )
         except TimeoutError as error:
             if watch.expired():

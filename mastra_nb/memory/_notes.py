@@ -105,6 +105,27 @@ class Observations(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join([*lines, _TAIL])
 
 
+class ObservationLog(msgspec.Struct, frozen=True, kw_only=True):
+    """How the notes came about. Tokens are about what messages have: those that are noted, and
+    those that are not yet (of the thread that was asked for). Times are since the epoch.
+    """
+
+    key: str
+    notes: Observations
+    reflections: int
+    noted_tokens: int
+    pending_tokens: int
+    is_observing: bool
+    created: float
+    updated: float
+    observed: float
+
+    @property
+    def is_condensed(self) -> bool:
+        """Whether the newest version is a reflection."""
+        return self.notes.docs == 1 and self.reflections > 0
+
+
 _MARKS: dict[Priority, str] = {"high": "!!", "medium": " !", "low": "  "}
 _RANKS: dict[Priority, int] = {"high": 0, "medium": 1, "low": 2}
 _HEAD = (

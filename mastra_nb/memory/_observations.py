@@ -16,6 +16,7 @@ from mastra_nb.memory._notes import (
     KIND,
     MOST_DOCS,
     Observation,
+    ObservationLog,
     Observations,
     ObservationScope,
     Observed,
@@ -24,6 +25,7 @@ from mastra_nb.memory._notes import (
     as_of,
     drop,
     forget_shared,
+    history_of,
     log_key,
     read,
     version_id,
@@ -192,6 +194,27 @@ class ObservationalMemory:
         if version is None or version == state.version:
             return state
         return await read(place.store, key, version)
+
+    async def log(self, place: Place) -> ObservationLog | None:
+        """None where nothing was noted so far."""
+        key, state = self.key(place), await self.read(place)
+        docs = [doc for _, doc in await history_of(place.store, key)]
+        if not state.version or not docs:
+            return None
+        after = state.upto.get(place.thread, 0)
+        waiting = await place.store.read_messages(place.thread, after=after) if place.thread else []
+        observed = [doc for doc in docs if isinstance(doc, Observed)]
+        return ObservationLog(
+            key=key,
+            notes=state,
+            reflections=len(docs) - len(observed),
+            noted_tokens=sum(doc.tokens for doc in observed),
+            pending_tokens=self.total(place.thread, waiting),
+            is_observing=self._behind.is_busy(key),
+            created=docs[0].at,
+            updated=max(doc.at for doc in docs),
+            observed=max((doc.at for doc in observed), default=0.0),
+        )
 
     async def begin(self, place: Place) -> int:
         """The version that a turn sees, from its first to its last drive."""

@@ -9,7 +9,8 @@ from mastra_nb.errors import ConfigError
 from mastra_nb.memory._attached import Place
 from mastra_nb.memory._fact import Fact, FactList, Forgotten, Recalled
 from mastra_nb.memory._longterm import FactsPart, ObservationsPart
-from mastra_nb.memory._notes import Observations
+from mastra_nb.memory._notes import ObservationLog, Observations
+from mastra_nb.memory._observations import ObservationalMemory
 from mastra_nb.services import Services
 
 P = TypeVar("P")
@@ -112,10 +113,22 @@ class Remembering:
         version: int | None = None,
     ) -> Observations:
         """The notes of a thread, or those that the threads of a resource share."""
-        part = _need(self._observations, "observational_memory")
-        if thread is None and part.options.scope == "thread":
-            raise ConfigError("each thread has its own notes", hint='name one: thread="trip"')
-        return await part.options.read(await self._place(thread, resource), version)
+        options = _observations(self, thread)
+        return await options.read(await self._place(thread, resource), version)
+
+    async def observation_log(
+        self: _Remembers, thread: str | None = None, *, resource: str = ""
+    ) -> ObservationLog | None:
+        """How these notes came about, and what is not noted yet; None before the first."""
+        options = _observations(self, thread)
+        return await options.log(await self._place(thread, resource))
+
+
+def _observations(memory: _Remembers, thread: str | None) -> ObservationalMemory:
+    options = _need(memory._observations, "observational_memory").options
+    if thread is None and options.scope == "thread":
+        raise ConfigError("each thread has its own notes", hint='name one: thread="trip"')
+    return options
 
 
 def _facts(memory: _Remembers) -> FactsPart:

@@ -350,6 +350,16 @@ def merged(value: Any, patch: Any) -> Any:
     return out
 
 
+async def working_text(store: Store, thread: str, resource: str) -> str:
+    """The newest of the resource or, where there is none, of the conversation; else ""."""
+    scopes: tuple[Scope, ...] = ("resource", "thread")
+    for key in dict.fromkeys(log_key(scope, thread, resource) for scope in scopes):
+        found = await store.find(KIND, prefix=key, limit=1, reverse=True)
+        if found:
+            return _text(_version(found[0][1]).value)
+    return ""
+
+
 def _version(data: Any) -> Version:
     try:
         return msgspec.convert(data, Version)

@@ -107,6 +107,20 @@ class Memory(Remembering, Processor):
 
     # In a turn
 
+    @property
+    def working_options(self) -> WorkingMemory | None:
+        return None if self._working is None else self._working.options
+
+    @property
+    def recalls(self) -> bool:
+        """Whether it finds what was said earlier."""
+        return self._recall is not None
+
+    @property
+    def observation_options(self) -> ObservationalMemory | None:
+        """How it keeps notes in place of old messages."""
+        return None if self._observations is None else self._observations.options
+
     async def process_input(self, turn: Turn, ctx: Context) -> None:
         store = ctx.services.store
         if store is None or not turn.thread:

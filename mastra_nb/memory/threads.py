@@ -434,26 +434,48 @@ def taken(id: str) -> Conflict:
     )
 
 
+async def append_messages(
+    store: Store, services: Services, thread: Thread, messages: Sequence[Message]
+) -> str:
+    """Put messages that no run of an agent has said into a thread; returns the run they are in."""
+    run, now = services.new_id(), services.now()
+    said = [ExportedMessage(message=m, at=now) for m in messages]
+    await _put(store, services, run, thread.id, thread.id, said, thread.resource)
+    return run
+
+
 async def _stage(
     store: Store, services: Services, run: str, staged: str, whole: ThreadExport, resource: str
 ) -> None:
-    """A run that holds the messages, and a thread over them."""
+    await store.put_thread(Thread(id=staged, resource=resource))
+    await _put(store, services, run, staged, whole.thread.id, whole.messages, resource)
+
+
+async def _put(
+    store: Store,
+    services: Services,
+    run: str,
+    thread: str,
+    source: str,
+    messages: Sequence[ExportedMessage],
+    resource: str,
+) -> None:
+    """A run that holds the messages, and links of the thread to them."""
     row = RunRow(id=run, name="import", kind="import", status="running", resource=resource)
     row = await store.create(row, owner=services.owner)
     now = services.now()
     data: list[tuple[float, Any]] = [
-        (now, SpanStarted(kind="import", name="import", input={"thread": whole.thread.id})),
-        *((m.at, MessageAdded(message=m.message)) for m in whole.messages),
-        (now, SpanEnded(status="ok", output=len(whole.messages))),
+        (now, SpanStarted(kind="import", name="import", input={"thread": source})),
+        *((m.at, MessageAdded(message=m.message)) for m in messages),
+        (now, SpanEnded(status="ok", output=len(messages))),
     ]
     events = [
         Event(run=run, seq=n, span="import", data=payload, at=at)
         for n, (at, payload) in enumerate(data, 1)
     ]
-    await store.put_thread(Thread(id=staged, resource=resource))
     await store.append(run, row.fence, events, status="done", barrier=True)
-    if whole.messages:
-        await store.link(staged, run, range(2, len(whole.messages) + 2))
+    if messages:
+        await store.link(thread, run, range(2, len(messages) + 2))
 
 
 def checked(data: Any, attached: Sequence[Attached] = ()) -> ThreadExport:

@@ -280,6 +280,11 @@ class HTTPModel:
             )
         return full_url(found, vendor)
 
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The variables that its key is looked for in."""
+        return self._vendor.key_env
+
     def _find_key(self) -> tuple[Secret | None, str]:
         """The key, and the name of where it is from."""
         if self._api_key is not None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -23,6 +24,7 @@ from mastra_nb.errors import (
     SchemaError,
     UsageError,
 )
+from mastra_nb.executor import AHEAD, Executor, apply, elsewhere
 from mastra_nb.messages import Usage
 from mastra_nb.progress import Progress, Silent, new_progress
 from mastra_nb.rag.chunking import Chunk, Chunking
@@ -50,6 +52,8 @@ from mastra_nb.tools import Tool, in_thread
 from mastra_nb.vectors import Dtype, Filter, Fusion, IndexInfo, Metric
 
 Mode = Literal["hybrid", "vector", "words"]
+T = TypeVar("T")
+
 MODES: tuple[str, ...] = Mode.__args__  # type: ignore[attr-defined]
 
 TOP_K = 5
@@ -157,10 +161,12 @@ class Index:
         metadata: Mapping[str, Any] | None = None,
         root: str | Path | None = None,
         progress: Progress | None = None,
+        executor: str | Executor | None = None,
     ) -> Ingested:
         """Read `sources` as `load` does and index what is new or has changed. `prune` removes the
         documents that were not among them; `metadata` is added to that of each. `progress` is
         advanced by documents that were found as they were or were written; None: the front end's.
+        With an `executor` ("local", "dask", or one of yours) documents are read and cut there.
 
         Each document is written whole or not at all: stop it at any time, call it again, and it
         goes on with what was not done. What cannot be read is in the report. Raises NotFound for a
@@ -169,7 +175,8 @@ class Index:
         shown = progress or new_progress()
         shown.start(None, f'documents into "{self.name}"')
         try:
-            return await _Ingest(self, dict(metadata or {}), shown).run(
+            where = None if executor is None else ambient().executor(executor)
+            return await _Ingest(self, dict(metadata or {}), shown, where).run(
                 items(*sources, root=root, max_bytes=self.max_bytes, allow_hosts=self.allow_hosts),
                 prune=prune,
             )
@@ -342,8 +349,10 @@ class _Ingest:
         index: Index,
         metadata: dict[str, Any],
         progress: Progress,
+        executor: Executor | None,
     ) -> None:
         self.progress = progress
+        self.executor = executor
         try:
             to_json(metadata)
         except TypeError as error:
@@ -414,19 +423,35 @@ class _Ingest:
         found: AsyncIterator[Item | Failed],
         queue: asyncio.Queue[_Ready | BaseException | None],
     ) -> None:
+        at_once = 1 if self.executor is None else self.executor.workers * AHEAD
+        line: deque[tuple[str, asyncio.Task[_Ready | None]]] = deque()
+
+        async def settle() -> None:
+            source, task = line.popleft()
+            if (ready := await task) is not None:
+                await queue.put(ready)
+            else:
+                self._report(source)
+
         try:
             async for one in found:
+                if isinstance(one, Item) and one.source not in self.seen:
+                    self.seen.add(one.source)
+                    line.append((one.source, asyncio.create_task(self._prepare(one))))
+                    if len(line) >= at_once:
+                        await settle()
+                    continue
                 if isinstance(one, Failed):
                     self.failed.append(one)
-                elif one.source not in self.seen:
-                    self.seen.add(one.source)
-                    if (ready := await self._prepare(one)) is not None:
-                        await queue.put(ready)
-                        continue
                 self._report(one.source)
+            while line:
+                await settle()
             await queue.put(None)
         except Exception as error:
             await queue.put(error)
+        finally:
+            for _, task in line:
+                task.cancel()
 
     async def _prepare(self, item: Item) -> _Ready | None:
         """None for what is unchanged, and for what cannot be read, which is noted."""
@@ -438,13 +463,13 @@ class _Ingest:
             self.counts["unchanged"] += 1
             return None
         try:
-            document = await in_thread(item.document)
+            document = await self._work(item.document)
         except (SchemaError, MissingExtra) as error:
             self.failed.append(Failed.of(item.source, error))
             return None
         if self.index.extract is not None:
             document = await self.index.extract(document, self.index.store)
-        chunks = await in_thread(partial(document.chunk, chunking=self.index.chunking))
+        chunks = await self._work(partial(document.chunk, chunking=self.index.chunking))
         if not chunks:
             self.counts["empty"] += 1
             if before is not None:
@@ -453,6 +478,12 @@ class _Ingest:
         return _Ready(
             document=document, digest=digest, chunks=tuple(chunks), known=before is not None
         )
+
+    async def _work(self, fn: Callable[[], T]) -> T:
+        if self.executor is None:
+            return await in_thread(fn)
+        done: T = await elsewhere(self.executor, apply, fn, {})
+        return done
 
     async def _write_all(self, queue: asyncio.Queue[_Ready | BaseException | None]) -> None:
         batch: list[_Ready] = []

@@ -144,7 +144,7 @@ def _plan(source: Any, base: Path | None) -> list[_Step]:
     if isinstance(source, Document):
         if not source.source:
             source = msgspec.structs.replace(source, source=f"text-{source.digest[:12]}")
-        return [Item(source=source.source, digest=source.digest, document=lambda: source)]
+        return [Item(source=source.source, digest=source.digest, document=partial(_same, source))]
     if type(source).__name__ == "DataFrame" and hasattr(source, "iloc"):
         return [step for d in Document.from_dataframe(source) for step in _plan(d, base)]
     if isinstance(source, str) and source.partition("://")[0].lower() in ("http", "https"):
@@ -157,6 +157,10 @@ def _plan(source: Any, base: Path | None) -> list[_Step]:
         f'"{type(source).__name__}" is no source of documents',
         hint="give a path, a pattern, an https:// address, a DataFrame or a Document",
     )
+
+
+def _same(document: Document) -> Document:
+    return document
 
 
 def _paths(given: Any, base: Path | None) -> list[_Step]:

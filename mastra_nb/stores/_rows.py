@@ -42,6 +42,15 @@ _INSERT_FEW = [
 INSERT_BLOB = "INSERT INTO blob (sha256, data) VALUES (?, ?) ON CONFLICT DO NOTHING"
 EVENTS = f"""SELECT e.seq, e.path, e.parent, e.at, e.v, {PAYLOAD}
     FROM event e WHERE e.run = ? AND e.seq > ? ORDER BY e.seq"""  # noqa: S608
+# A span's begin is found backwards from its end: it is near.
+_SPENT = f"""SELECT e.run, e.path, e.at, {PAYLOAD}, (
+        SELECT {PAYLOAD.replace("e.", "s.")} FROM event s
+        WHERE s.run = e.run AND s.seq < e.seq AND s.path = e.path AND s.kind = 'span-started'
+        ORDER BY s.seq DESC LIMIT 1)
+    FROM event e {{}} WHERE {{}} e.kind = 'span-ended' AND instr(e.payload, '"usage":') > 0
+    AND e.at >= ? ORDER BY e.at"""  # noqa: S608
+SPENT = _SPENT.format("INDEXED BY event_spent", "")
+SPENT_BY = _SPENT.format("", "e.run = ? AND")
 _MESSAGE = """SELECT m.pos, e.run, e.seq, e.at, e.payload, e.blob
     FROM {}thread_message m CROSS JOIN event e ON e.no = m.event
     WHERE m.thread = (SELECT no FROM thread WHERE id = ?) AND m.pos BETWEEN {}
@@ -220,3 +229,18 @@ def insert(db: apsw.Connection, line: Line) -> None:
         if "event.seq" in str(exc):
             raise rules.seq_taken(run, seq) from exc
         raise rules.finished_twice(run, path) from exc
+
+
+def drop_run(db: apsw.Connection, run: str) -> None:
+    """With its events, and what only they refer to."""
+    blobs = [b for (b,) in db.execute("SELECT DISTINCT blob FROM event WHERE run = ?", (run,))]
+    db.execute(
+        "DELETE FROM thread_message WHERE event IN (SELECT no FROM event WHERE run = ?)", (run,)
+    )
+    db.execute("DELETE FROM event WHERE run = ?", (run,))
+    db.executemany(
+        """DELETE FROM blob WHERE sha256 = ?1
+        AND NOT EXISTS (SELECT 1 FROM event WHERE blob = ?1)""",
+        [(blob,) for blob in blobs if blob is not None],
+    )
+    db.execute("DELETE FROM run WHERE id = ?", (run,))

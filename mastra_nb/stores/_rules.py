@@ -85,6 +85,14 @@ def check_events(run: str, events: Sequence[Event]) -> None:
             check_names(event.span, event.parent)
 
 
+_LOWER = str.maketrans({chr(c): chr(c + 32) for c in range(ord("A"), ord("Z") + 1)})
+
+
+def lower(text: str) -> str:
+    """As SQLite does it: ASCII letters only."""
+    return text.translate(_LOWER)
+
+
 def at_most(number: int) -> int:
     return max(0, min(number, MOST))
 
@@ -132,6 +140,18 @@ def prefix_end(prefix: str) -> str | None:
 
 def no_run(run: str) -> NotFound:
     return NotFound(f'There is no run "{run}".', hint="List the runs with `app.find_runs()`.")
+
+
+def check_deletable(run: str, *, rests: bool, said: bool, forked: bool) -> None:
+    """Raises Conflict for a run that something still needs."""
+    why = {
+        "is on its way": not rests,
+        "is what another run was forked from": forked,
+        "holds messages of a thread": said,
+    }
+    for reason, holds in why.items():
+        if holds:
+            raise Conflict(f'Run "{run}" {reason}.', hint="It cannot be deleted now.")
 
 
 def no_message(run: str, seq: int) -> NotFound:

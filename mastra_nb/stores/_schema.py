@@ -143,4 +143,9 @@ MIGRATIONS = (
     ) STRICT;
     CREATE INDEX embedding_used ON embedding (used);
     """,
+    # What was spent is read without the events around it.
+    """
+    CREATE INDEX event_spent ON event (at)
+        WHERE kind = 'span-ended' AND instr(payload, '"usage":') > 0;
+    """,
 )

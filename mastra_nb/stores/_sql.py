@@ -132,7 +132,7 @@ class File:
             raise apsw.NotADBError("file is not a database")
         if self.readonly:
             version = self._patiently(
-                lambda: self.read(lambda db: _inspect(db, path, app_id, newest))
+                lambda: self.read(lambda db: inspect(db, path, app_id, newest))
             )
             if version < newest:
                 raise MigrationError(
@@ -158,7 +158,7 @@ class File:
         if not _size(f"{self.path}-wal"):
             db = self._connect(*self._immutable())
             try:
-                _inspect(db, self.path, app_id, newest)
+                inspect(db, self.path, app_id, newest)
                 return
             except apsw.Error:
                 pass  # damaged, or another process has begun to write: see below
@@ -167,7 +167,7 @@ class File:
         db = self._connect(apsw.SQLITE_OPEN_READWRITE)
         db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         try:
-            _inspect(db, self.path, app_id, newest)
+            inspect(db, self.path, app_id, newest)
         finally:
             self._drop(db)
 
@@ -487,7 +487,7 @@ def _size(path: str) -> int:
         return 0
 
 
-def _inspect(db: apsw.Connection, path: Path, app_id: int, newest: int) -> int:
+def inspect(db: apsw.Connection, path: Path, app_id: int, newest: int) -> int:
     """The version of the file; 0 if it is empty. Raises if it is not ours or too new."""
     tables, version = (
         db.execute("SELECT count(*) FROM sqlite_schema").get,
@@ -510,11 +510,11 @@ def _inspect(db: apsw.Connection, path: Path, app_id: int, newest: int) -> int:
 
 
 def _migrate(db: apsw.Connection, path: Path, app_id: int, migrations: Sequence[str]) -> None:
-    if _inspect(db, path, app_id, len(migrations)) == len(migrations):
+    if inspect(db, path, app_id, len(migrations)) == len(migrations):
         return
     db.execute("BEGIN IMMEDIATE")
     try:
-        version = _inspect(db, path, app_id, len(migrations))
+        version = inspect(db, path, app_id, len(migrations))
         for number, script in enumerate(migrations[version:], version + 1):
             db.execute(script).fetchall()
             db.execute(f"PRAGMA user_version = {number}").fetchall()

@@ -17,7 +17,7 @@ import apsw
 
 from mastra_nb.errors import Conflict, StorageError
 from mastra_nb.storage import Pruned, Retention, Thread
-from mastra_nb.stores import _errors
+from mastra_nb.stores import _errors, _vec
 from mastra_nb.stores._access import Access, in_thread
 from mastra_nb.stores._prune import Prune, Step
 
@@ -46,6 +46,24 @@ class Upkeep(Access):
 
             self._vectors = SQLiteVectors(self)
         return self._vectors
+
+    async def about(self) -> dict[str, Any]:
+        """`path`, `bytes` on the disk, versions of `schema` and `sqlite`; `vec` says why sqlite-vec
+        is not used, or nothing.
+        """
+
+        def read(db: apsw.Connection) -> tuple[int, str]:
+            return int(db.execute("PRAGMA user_version").get), _vec.load(db)
+
+        schema, vec = await self._read(read, threaded=True)
+        files = [Path(f"{self.path}{end}") for end in ("", "-wal")]
+        return {
+            "path": str(self.path),
+            "bytes": sum(f.stat().st_size for f in files if f.exists()),
+            "schema": schema,
+            "sqlite": apsw.sqlite_lib_version(),
+            "vec": vec,
+        }
 
     async def prune(
         self,

@@ -14,9 +14,25 @@ import msgspec
 
 from mastra_nb import conditions
 from mastra_nb.errors import ConfigError
-from mastra_nb.events import Event, MessageAdded, RunStatus, SpanEnded, decode_payload
-from mastra_nb.storage import LEASE_SECONDS, Pruned, Retention, RunRow, Thread, ThreadMessage
+from mastra_nb.events import (
+    Event,
+    MessageAdded,
+    RunStatus,
+    SpanEnded,
+    SpanStarted,
+    decode_payload,
+)
+from mastra_nb.storage import (
+    LEASE_SECONDS,
+    Pruned,
+    Retention,
+    RunRow,
+    Spent,
+    Thread,
+    ThreadMessage,
+)
 from mastra_nb.stores import _rules as rules
+from mastra_nb.stores._embeddings_memory import Embeddings
 
 if TYPE_CHECKING:
     from mastra_nb.stores._vectors_memory import MemoryVectors
@@ -54,7 +70,7 @@ class MemoryStore:
         self._linked: dict[str, dict[tuple[str, int], int]] = {}
         self._last: dict[str, int] = {}
         self._docs: dict[tuple[str, str], bytes] = {}
-        self.embeddings = _Embeddings(self)
+        self.embeddings = Embeddings(self._using)
         self._vectors: MemoryVectors | None = None
 
     @property
@@ -170,10 +186,11 @@ class MemoryStore:
         prefix: str | None = None,
         resource: str | None = None,
         thread: str | None = None,
+        text: str | None = None,
         limit: int = 100,
         offset: int = 0,
     ) -> list[RunRow]:
-        rules.check_names(name, key, prefix, resource, thread)
+        rules.check_names(name, key, prefix, resource, thread, text)
         limit, offset = rules.at_most(limit), rules.at_most(offset)
         with self._using():
             found = [
@@ -185,11 +202,50 @@ class MemoryStore:
                 and resource in (None, row.resource)
                 and thread in (None, row.thread)
                 and row.id.startswith(prefix or "")
+                and (not text or self._holds(row, text))
             ]
             # Sorting is stable: of equal times the one that came last is first.
             found.reverse()
             found.sort(key=lambda row: row.created, reverse=True)
             return [self._row(row) for row in found[offset : offset + limit]]
+
+    def _holds(self, row: RunRow, text: str) -> bool:
+        wanted = rules.lower(text)
+        return wanted in rules.lower(row.name) or wanted in rules.lower(
+            self._inputs[row.id].decode()
+        )
+
+    async def count_runs(
+        self, *, name: str | None = None, status: RunStatus | None = None, text: str | None = None
+    ) -> int:
+        return len(await self.find_runs(name=name, status=status, text=text, limit=rules.MOST))
+
+    async def read_spent(
+        self, *, since: float = 0.0, runs: Sequence[str] | None = None
+    ) -> list[Spent]:
+        rules.check_names(*(runs or ()))
+        out: list[Spent] = []
+        with self._using():
+            for run in self._lines if runs is None else [r for r in runs if r in self._lines]:
+                names: dict[str, str] = {}
+                for event in (line.event for line in self._lines[run].values()):
+                    if isinstance(event.data, SpanStarted):
+                        names[event.span] = event.data.name
+                    elif (
+                        isinstance(event.data, SpanEnded)
+                        and event.data.usage is not None
+                        and event.at >= since
+                    ):
+                        out.append(
+                            Spent(
+                                run=run,
+                                span=event.span,
+                                name=names.get(event.span, ""),
+                                at=event.at,
+                                usage=event.data.usage,
+                            )
+                        )
+        return sorted(out, key=lambda spent: spent.at)
 
     async def read_events(self, run: str, *, after: int = 0) -> list[Event]:
         rules.check_names(run)
@@ -397,13 +453,31 @@ class MemoryStore:
                 return found
             for thread in threads:
                 self._drop_thread(thread)
-            for run in runs:
-                del self._runs[run], self._inputs[run], self._lines[run], self._finished[run]
-            for linked in self._linked.values():
-                for at in [at for at in linked if at[0] in runs]:
-                    del linked[at]
+            self._drop_runs(runs)
             self.embeddings.drop(embeddings)
         return found
+
+    async def delete_run(self, run: str) -> bool:
+        rules.check_names(run)
+        with self._using():
+            row = self._runs.get(run)
+            if row is None:
+                return False
+            forked = any(
+                r.parent_run == run and r.fork_seq is not None for r in self._runs.values()
+            )
+            said = any(at[0] == run for posed in self._messages.values() for at in posed.values())
+            rests = row.status in rules.RESTING and row.lease_until <= time.time()
+            rules.check_deletable(run, rests=rests, said=said, forked=forked)
+            self._drop_runs({run})
+            return True
+
+    def _drop_runs(self, runs: set[str]) -> None:
+        for run in runs:
+            del self._runs[run], self._inputs[run], self._lines[run], self._finished[run]
+        for linked in self._linked.values():
+            for at in [at for at in linked if at[0] in runs]:
+                del linked[at]
 
     def _resting(self, cutoffs: dict[str, float]) -> set[str]:
         now = time.time()
@@ -479,39 +553,6 @@ class MemoryStore:
         self._messages.setdefault(thread.id, {})
         self._linked.setdefault(thread.id, {})
         self._last.setdefault(thread.id, 0)
-
-
-class _Embeddings:
-    def __init__(self, store: MemoryStore) -> None:
-        self._store = store
-        self._rows: dict[tuple[str, bytes], tuple[float, bytes]] = {}
-
-    async def get(self, model: str, digests: Sequence[bytes]) -> dict[bytes, bytes]:
-        rules.check_names(model)
-        now, found = time.time(), {}
-        with self._store._using():
-            for digest in digests:
-                row = self._rows.get((model, digest))
-                if row is None:
-                    continue
-                found[digest] = row[1]
-                if row[0] < now - rules.USED_SECONDS:
-                    self._rows[model, digest] = (now, row[1])
-        return found
-
-    async def put(self, model: str, rows: Mapping[bytes, bytes]) -> None:
-        rules.check_names(model)
-        now = time.time()
-        with self._store._using():
-            for digest, vector in rows.items():
-                self._rows[model, digest] = (now, bytes(vector))
-
-    def old(self, cutoff: float) -> list[tuple[str, bytes]]:
-        return [key for key, (used, _) in self._rows.items() if used <= cutoff]
-
-    def drop(self, keys: Sequence[tuple[str, bytes]]) -> None:
-        for key in keys:
-            self._rows.pop(key, None)
 
 
 def _finishes(event: Event) -> bool:

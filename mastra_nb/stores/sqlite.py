@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import urllib.parse
 from pathlib import Path
 from typing import Literal
 
-from mastra_nb.errors import ConfigError
-from mastra_nb.stores import _sql
+import apsw
+
+from mastra_nb.errors import ConfigError, NotFound
+from mastra_nb.stores import _errors, _sql
 from mastra_nb.stores._docs import Docs, Embeddings
 from mastra_nb.stores._journal import Journal
 from mastra_nb.stores._schema import APPLICATION_ID, MIGRATIONS
@@ -38,6 +41,37 @@ def open_store(url: str) -> SQLiteStore:
     another URL; StorageError if the file is damaged, not ours or cannot be opened; MigrationError
     if it is of a newer version.
     """
+    path, options = _place(url)
+    synchronous: Literal["full", "normal"] = "full"
+    if options == "synchronous=normal":
+        synchronous = "normal"
+    elif options != "synchronous=full":
+        raise ConfigError(
+            f'"?{options}" is no option of a SQLite file.',
+            hint="Write sqlite:///relative.db or sqlite:///relative.db?synchronous=normal",
+        )
+    return SQLiteStore(path, url, synchronous)
+
+
+def versions(url: str) -> tuple[int, int]:
+    """(the version of the file's tables, that of this package); nothing is made or changed.
+
+    Raises NotFound if there is no file, ConfigError, StorageError as `open_store`.
+    """
+    path, _ = _place(url)
+    if not path.is_file():
+        raise NotFound(f'there is no store at "{path}"', hint="it is made when something is kept")
+    with _errors.translated(path):
+        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            found = _sql.inspect(db, path, APPLICATION_ID, sys.maxsize)
+        finally:
+            db.close()
+    return found, len(MIGRATIONS)
+
+
+def _place(url: str) -> tuple[Path, str]:
+    """(the file, the options). Raises ConfigError."""
     place, has_options, options = url.partition("?")
     name = urllib.parse.unquote(place.removeprefix("sqlite:///"))
     if name in ("", ":memory:") or url.removesuffix(":memory:") == "sqlite://":
@@ -49,12 +83,4 @@ def open_store(url: str) -> SQLiteStore:
             f'"{url}" does not name a SQLite file.',
             hint="Write sqlite:///relative.db or sqlite:////absolute/path.db",
         )
-    synchronous: Literal["full", "normal"] = "full"
-    if options == "synchronous=normal":
-        synchronous = "normal"
-    elif has_options and options != "synchronous=full":
-        raise ConfigError(
-            f'"?{options}" is no option of a SQLite file.',
-            hint="Write sqlite:///relative.db or sqlite:///relative.db?synchronous=normal",
-        )
-    return SQLiteStore(Path(name).expanduser().resolve(), url, synchronous)
+    return Path(name).expanduser().resolve(), options if has_options else "synchronous=full"

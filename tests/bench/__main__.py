@@ -42,7 +42,7 @@ ROWS = (
     "P8",
     "P9",
 )
-OPTIONAL = ("P7", "P7big")  # minutes
+OPTIONAL = ("P7", "P7big", "P10", "P10foreach", "P10nb")  # minutes
 HEAVY = ("httpx", "aiohttp", "numpy", "pydantic", "apsw", "jinja2", "IPython", "pandas")
 
 GAP = "2.5"  # milliseconds: 400 pieces a second
@@ -67,6 +67,9 @@ TURNS = {
     "P5many": ("workflows memory", "workflows durable"),
     "P6": ("threads ours", "threads linked", "threads sqlite3"),
     "P6sem": ("semantic ours", "semantic floor"),
+    "P10": ("batch ours", "batch dask", "batch pool"),
+    "P10foreach": ("batch ours", "batch pool"),
+    "P10nb": ("batch ours", "batch two", "batch papermill"),
 }
 # Who is asked, of how many vectors of which kind. The graph of the peer takes minutes to build for
 # 100,000 rows, and the answers come the same: it takes one turn.

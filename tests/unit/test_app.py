@@ -11,6 +11,7 @@ from mastra_nb.app import Mastra, open_store
 from mastra_nb.config import Settings, load_settings
 from mastra_nb.errors import ConfigError, LimitExceeded, NotFound, NotResumable, RunSuspended
 from mastra_nb.limits import Limits
+from mastra_nb.services import ambient, set_ambient
 from mastra_nb.storage import Pruned, Retention
 from mastra_nb.testing import ScriptedModel, calls
 from mastra_nb.tools import Tool
@@ -34,6 +35,17 @@ def test_parts_have_names() -> None:
         app.get_tool("x")
     assert repr(app) == "<Mastra agents=['one', 'two'] storage=memory://>"
     assert isinstance(app.get_logger(), logging.Logger)
+
+
+async def test_what_is_closed_serves_no_other_run() -> None:
+    """An application may have been the one whose store everything else uses."""
+    app, other = Mastra(storage="memory://"), Mastra(storage="memory://")
+    set_ambient(app.services)
+    await other.close()
+    assert ambient() is app.services
+    await app.close()
+    assert ambient() is not app.services
+    assert await agent("fine").run("?")
 
 
 def test_stores_by_url(tmp_path: Path) -> None:

@@ -12,7 +12,11 @@ from mastra_nb.errors import MastraError, ModelHTTPError, RunSuspended, Suspend,
 
 
 def tree(cls: type[MastraError] = MastraError) -> list[type[MastraError]]:
-    known = [sub for sub in cls.__subclasses__() if not sub.__name__.startswith("_")]
+    known = [
+        sub
+        for sub in cls.__subclasses__()
+        if sub.__module__ == errors.__name__ and not sub.__name__.startswith("_")
+    ]
     return [cls, *(c for sub in known for c in tree(sub))]
 
 

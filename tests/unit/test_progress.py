@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mastra_nb.progress import Line, Silent, new_progress, set_progress
+from mastra_nb.progress import Line, Silent, new_progress, seconds_left, set_progress
 
 
 class Terminal(io.StringIO):
@@ -45,3 +45,10 @@ def test_a_front_end_brings_its_own() -> None:
     finally:
         set_progress(None)
     assert new_progress() is not own
+
+
+def test_what_is_left_is_said_once_it_can_be_known() -> None:
+    assert seconds_left(5, 10, 20.0) == "20 s left"
+    assert seconds_left(1, 100, 10.0) == "16 min left"
+    for done, total, gone in ((0, 10, 20.0), (5, 10, 1.0), (10, 10, 20.0), (5, None, 20.0)):
+        assert seconds_left(done, total, gone) == ""

@@ -571,10 +571,27 @@ def test_validate_against_a_foreign_schema() -> None:
 def test_the_first_answer_does_not_wait_for_a_grammar() -> None:
     code = """
         import sys
-        from mastra_nb.schema import validate
+        from mastra_nb.schema import validate, validate
         assert "jsonschema" not in sys.modules
         validate(1, {"type": "integer"})
         assert "lark" not in sys.modules
         assert "rfc3987_syntax" not in sys.modules
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+@pytest.mark.parametrize(
+    "ref", ["http://127.0.0.1:9/x", "file:///etc/passwd", "#/nowhere", "other"]
+)
+def test_a_schema_refers_to_nothing_outside_itself(ref: str) -> None:
+    with pytest.raises(SchemaError, match="is not in it"):
+        s.validate({"a": 1}, {"properties": {"a": {"$ref": ref}}})
+
+
+def test_a_json_schema_stands_for_a_type() -> None:
+    json = {"title": "place", "type": "object", "properties": {"n": {"type": "integer"}}}
+    place = s.Schema[Any](json)
+    assert (place.name, place.json) == ("place", json)
+    assert place.parse('{"n": 3}') == {"n": 3}
+    with pytest.raises(SchemaError, match="not of type"):
+        place.convert({"n": "three"})

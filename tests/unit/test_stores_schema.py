@@ -9,8 +9,8 @@ import apsw
 import pytest
 
 from mastra_nb.errors import MigrationError
-from mastra_nb.events import MessageAdded, Noted, encode_payload
-from mastra_nb.messages import user
+from mastra_nb.events import MessageAdded, Noted, SpanEnded, SpanStarted, encode_payload
+from mastra_nb.messages import Usage, user
 from mastra_nb.storage import Retention, Thread
 from mastra_nb.store_contract import messages, new_run
 from mastra_nb.stores._errors import lock_path
@@ -18,7 +18,10 @@ from mastra_nb.stores._schema import APPLICATION_ID, MIGRATIONS
 from mastra_nb.stores.sqlite import open_store
 
 # Of the scripts that were released: a change is a new script.
-FROZEN = ("42ae4adb892d1644d14948a09921479b68f692419e346e0c4bb18f2ab7362ab9",)
+FROZEN = (
+    "42ae4adb892d1644d14948a09921479b68f692419e346e0c4bb18f2ab7362ab9",
+    "f921594f1eed50de890eecb3e02ebc16095c149eb9e3a9ebcc139523ba9d835c",
+)
 BIG = encode_payload(Noted(level="info", text="x" * 70_000))
 
 
@@ -55,7 +58,7 @@ def path(tmp_path):
 
 async def test_a_file_of_version_1_has_everything_still(path):
     store = open_store(f"sqlite:///{path}")
-    assert store._file.read(lambda db: db.execute("PRAGMA user_version").get) == 2
+    assert store._file.read(lambda db: db.execute("PRAGMA user_version").get) == 3
     row = await store.get_run("r")
     assert row is not None
     assert (row.input, row.status, row.fence, row.key, row.thread, row.resource) == (
@@ -76,6 +79,24 @@ async def test_a_file_of_version_1_has_everything_still(path):
     done = await store.prune(Retention(threads=0, embeddings=0))
     assert (done.runs, done.threads, done.messages, done.embeddings) == (2, 2, 4, 1)
     assert await store.sql("SELECT * FROM blob") == []
+    await store.close()
+
+
+async def test_what_was_spent_before_version_3_is_known(path):
+    db = apsw.Connection(str(path))
+    db.execute(MIGRATIONS[1]).fetchall()
+    db.execute("PRAGMA user_version = 2")
+    event = "INSERT INTO event VALUES (?, 'r', ?, 'n/m[0]', 'n', ?, ?, ?, 3, ?, NULL, ?, 1)"
+    begun = encode_payload(SpanStarted(kind="model", name="p/m")).decode()
+    ended = encode_payload(SpanEnded(status="ok", usage=Usage(input=7, calls=1))).decode()
+    db.execute(event, (13, 3, 1, "span-started", None, begun, 16.0))
+    db.execute(event, (14, 4, None, "span-ended", "ok", ended, 17.0))
+    db.close()
+    store = open_store(f"sqlite:///{path}")
+    (spent,) = await store.read_spent()
+    assert (spent.run, spent.span, spent.name, spent.at) == ("r", "n/m[0]", "p/m", 17.0)
+    assert spent.usage == Usage(input=7, calls=1)
+    assert await store.read_spent(since=18.0) == []
     await store.close()
 
 
@@ -106,7 +127,7 @@ def test_a_read_only_file_of_version_1_is_named(path, monkeypatch):
     real = os.access
     monkeypatch.setattr(os, "access", lambda p, mode: mode != os.W_OK and real(p, mode))
     before = path.read_bytes()
-    with pytest.raises(MigrationError, match="has version 1, this package needs 2") as caught:
+    with pytest.raises(MigrationError, match="has version 1, this package needs 3") as caught:
         open_store(f"sqlite:///{path}")
     assert "Make the file writable" in caught.value.hint
     assert path.read_bytes() == before
