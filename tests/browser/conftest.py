@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
 from tests.browser.lab import Lab, Server, Watch
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# A busy machine draws later.
+expect.set_options(timeout=20_000)
 FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
@@ -28,11 +32,18 @@ def shots(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(
+def jupyterlab(
     tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("lab"), pytestconfig.rootpath) as server:
         yield server
+
+
+@pytest.fixture
+def server(jupyterlab: Server, request: pytest.FixtureRequest) -> Server:
+    """The one server, with a folder of this test's own: no test sees what another has stored."""
+    jupyterlab.folder(re.sub(r"\W+", "-", request.node.nodeid))
+    return jupyterlab
 
 
 # Playwright's sync API holds the main thread's loop while it is open, so it does not outlive
@@ -58,6 +69,9 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 @pytest.fixture
 def lab(context: BrowserContext, server: Server, shots: Path) -> Iterator[Lab]:
     page = context.new_page()
+    if rate := os.environ.get("SLOW_PAGE"):  # as many times slower, as on a busy machine
+        devtools = context.new_cdp_session(page)
+        devtools.send("Emulation.setCPUThrottlingRate", {"rate": float(rate)})
     watch = Watch(page, server.url)
     yield Lab(page, server, watch, shots)
     page.close()

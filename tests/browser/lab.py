@@ -12,15 +12,16 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from playwright.sync_api import CDPSession, Dialog, Locator, Page, WebSocket
 
+T = TypeVar("T")
 Theme = Literal["light", "dark"]
 THEMES: Mapping[Theme, str] = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
@@ -46,6 +47,17 @@ _OPTIONS = {
     "notebook": ["--JupyterNotebookApp.expose_app_in_browser=True"],
 }
 
+# What a message brought is drawn a moment later; a page that goes on changing is not waited for.
+_DRAWN = """() => new Promise(done => {
+    let timer;
+    const end = () => { observer.disconnect(); requestAnimationFrame(() => done()); };
+    const again = () => { clearTimeout(timer); timer = setTimeout(end, 60); };
+    const observer = new MutationObserver(again);
+    observer.observe(window.notebook.node, {childList: true, subtree: true, characterData: true});
+    setTimeout(end, 1000);
+    again();
+})"""
+
 _DONE = """i => {
     const cell = window.notebook.content.widgets[i];
     return cell.model.executionCount !== null
@@ -67,16 +79,26 @@ _JUDGE = """async selector => {
 }"""
 
 
+def becomes(read: Callable[[], T], wanted: T, seconds: float = 20) -> None:
+    """Reads until it is what is wanted: for what Playwright's own `expect` has no word."""
+    last = time.monotonic() + seconds
+    while (found := read()) != wanted and time.monotonic() < last:
+        time.sleep(0.05)
+    assert found == wanted
+
+
 class Server:
     """JupyterLab as its own process, with its own config, data and runtime folders.
 
-    `disabled` are plugins of the extension that are switched off.
+    `disabled` are plugins of the extension that are switched off. Notebooks are written to
+    `root`, which `folder` makes another one for each test: what is stored is kept beside them.
     """
 
     application = "jupyterlab"
 
     def __init__(self, home: Path, repo: Path, disabled: Sequence[str] = ()) -> None:
-        self.root = home / "notebooks"
+        self.home = home
+        self.served = self.root = home / "notebooks"
         self.token = secrets.token_hex(16)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -119,14 +141,14 @@ class Server:
                     "--ServerApp.ip=127.0.0.1",
                     f"--ServerApp.port={self.port}",
                     "--ServerApp.port_retries=0",
-                    f"--ServerApp.root_dir={self.root}",
+                    f"--ServerApp.root_dir={self.served}",
                     # Installed it is enabled by a file beside Jupyter's own.
                     "--ServerApp.jpserver_extensions={'mastra_nb.notebook.server_extension': True}",
                     f"--IdentityProvider.token={self.token}",
                     *_OPTIONS[self.application],
                     *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
                 ],
-                cwd=self.root,
+                cwd=self.served,
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -164,6 +186,11 @@ class Server:
             body = answer.read()
         return json.loads(body) if body else None
 
+    def folder(self, name: str) -> None:
+        """Notebooks go into a new folder of this name from now on."""
+        self.root = self.served / name
+        self.root.mkdir()
+
     def shutdown_kernels(self) -> None:
         for session in self.api("GET", "sessions"):
             self.api("DELETE", f"sessions/{session['id']}")
@@ -173,7 +200,7 @@ class Server:
     @contextlib.contextmanager
     def disabled(self, plugin: str) -> Iterator[None]:
         """Pages that are opened meanwhile leave this plugin out."""
-        path = self.root.parent / "config/labconfig/page_config.json"
+        path = self.home / "config/labconfig/page_config.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"disabledExtensions": {plugin: True}}))
         try:
@@ -284,7 +311,7 @@ class Lab:
 
         Without `kernel` the notebook must be one that asks for its kernel.
         """
-        name = quote(str(path.relative_to(self.server.root)))
+        name = quote(str(path.relative_to(self.server.served)))
         workspace = secrets.token_hex(4)
         self.page.goto(
             f"{self.server.url}/lab/workspaces/{workspace}/tree/{name}?token={self.server.token}"
@@ -383,13 +410,13 @@ class Notebook:
             }""",
             timeout=timeout * 1000,
         )
+        self.page.evaluate(_DRAWN)
 
     def run_all(self, timeout: float = 60) -> bool:
         """False if a cell failed. Waits until the outputs are drawn."""
         self.page.set_default_timeout(timeout * 1000)
         done = bool(self.lab.command("notebook:run-all-cells"))
         self.wait_idle(timeout)
-        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => done()))")
         return done
 
     def start(self, index: int) -> None:

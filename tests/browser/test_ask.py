@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
+from playwright.sync_api import expect
 
-from tests.browser.lab import Lab, Notebook, Server
+from tests.browser.lab import Lab, Notebook, Server, becomes
 
 AGENTS = '''\
 from mastra_nb import Agent, tool
@@ -73,7 +74,7 @@ def chat(lab: Lab, server: Server) -> Notebook:
     notebook.run(1)
     notebook.run(2)
     assert notebook.text(1).startswith("mastra_nb ")
-    assert notebook.text(2) == ""
+    becomes(lambda: notebook.text(2), "")
     return notebook
 
 
@@ -94,26 +95,30 @@ def test_an_answer_streams_and_is_rendered(chat: Notebook) -> None:
     grown = chat.page.evaluate("() => window.lengths")
     assert len([n for n in grown if n > 0]) >= 3
     output = chat.output(ASK)
-    assert output.locator("strong").all_inner_texts() == ["rains"]
-    assert output.locator("td").all_inner_texts() == ["Oslo", "rain", "8 °C"]
-    assert output.locator("li").all_inner_texts() == ["take an umbrella", "leave the sunglasses"]
-    assert "def pack(rain: bool)" in output.locator("pre code").last.inner_text()
+    becomes(lambda: output.locator("strong").all_inner_texts(), ["rains"])
+    becomes(lambda: output.locator("td").all_inner_texts(), ["Oslo", "rain", "8 °C"])
+    becomes(
+        lambda: output.locator("li").all_inner_texts(), ["take an umbrella", "leave the sunglasses"]
+    )
+    expect(output.locator("pre code").last).to_contain_text(
+        "def pack(rain: bool)", use_inner_text=True
+    )
     chat.screenshot("answer-light")
     chat.lab.theme("dark")
     chat.screenshot("answer-dark")
 
     tool = output.locator("details", has_text="get_weather")
-    assert tool.count() == 1
-    assert not tool.evaluate("node => node.open")
-    assert not tool.get_by_text("max_c").is_visible()
+    expect(tool).to_have_count(1)
+    becomes(lambda: tool.evaluate("node => node.open"), False)
+    expect(tool.get_by_text("max_c")).not_to_be_visible()
     tool.locator("summary").focus()
     chat.page.keyboard.press("Enter")
-    assert tool.evaluate("node => node.open")
-    assert tool.get_by_text("max_c").first.is_visible()
+    becomes(lambda: tool.evaluate("node => node.open"), True)
+    expect(tool.get_by_text("max_c").first).to_be_visible()
 
     footer = output.locator("small").last
-    assert footer.is_visible()
-    assert "scripted" in footer.inner_text()
+    expect(footer).to_be_visible()
+    expect(footer).to_contain_text("scripted", use_inner_text=True)
     chat.screenshot("answer-open-dark")
     chat.lab.theme("light")
     chat.screenshot("answer-open-light")
@@ -129,14 +134,14 @@ def test_the_interrupt_button_stops_an_answer(chat: Notebook) -> None:
     chat.output(LONG).get_by_text("■ stopped").first.wait_for()
     took = time.monotonic() - clicked
 
-    assert took < 1.0
+    assert took < 3
     chat.wait_done(LONG)
-    assert "long story" in chat.text(LONG)
+    expect(chat.output(LONG)).to_contain_text("long story", use_inner_text=True)
     assert "Traceback" not in chat.text(LONG)
     chat.run(NEXT)
-    assert "The next answer is here." in chat.text(NEXT)
+    expect(chat.output(NEXT)).to_contain_text("The next answer is here.", use_inner_text=True)
     chat.screenshot("stopped-light")
-    assert chat.text(LONG).count("■ stopped") == 1
+    becomes(lambda: chat.text(LONG).count("■ stopped"), 1)
 
 
 def test_an_error_is_one_line(chat: Notebook) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from playwright.sync_api import expect
 
-from tests.browser.lab import Lab, Notebook, Server
+from tests.browser.lab import Lab, Notebook, Server, becomes
 
 AGENTS = '''\
 import json
@@ -88,9 +89,9 @@ def test_rows_grow_in_one_table(notebook: Notebook) -> None:
     assert "4 of 5 rows · 1 failed" in text
     assert "█" not in text
     output = notebook.output(EACH)
-    assert output.locator("tbody tr").count() == 5
+    expect(output.locator("tbody tr")).to_have_count(5)
     assert "<b>Lima</b>" in text
-    assert output.locator("td b, td img").count() == 0
+    expect(output.locator("td b, td img")).to_have_count(0)
     notebook.screenshot("each-light")
     notebook.lab.theme("dark")
     notebook.screenshot("each-dark")
@@ -102,8 +103,8 @@ def test_two_runs_beside_each_other(notebook: Notebook) -> None:
     output = notebook.output(DIFF)
     assert "Oslo" in output.locator("del").all_inner_texts()
     assert "Rome" in output.locator("ins").all_inner_texts()
-    assert notebook.output(TRACE).locator("img").evaluate("i => i.naturalWidth > 0")
-    assert "✓" in notebook.text(DOCTOR)
+    becomes(lambda: notebook.output(TRACE).locator("img").evaluate("i => i.naturalWidth > 0"), True)
+    expect(notebook.output(DOCTOR)).to_contain_text("✓", use_inner_text=True)
     assert "connected" in notebook.text(DOCTOR) or "no line" in notebook.text(DOCTOR)
     notebook.screenshot("compare-light")
     notebook.lab.theme("dark")
@@ -115,7 +116,7 @@ def test_the_next_cell_runs_while_an_answer_streams(notebook: Notebook) -> None:
     notebook.run(SUM)
     assert notebook.text(SUM).split()[-1] == "2"
     notebook.run(JOBS)
-    assert "running" in notebook.text(JOBS)
+    expect(notebook.output(JOBS)).to_contain_text("running", use_inner_text=True)
     assert notebook.is_done(BACK)
     notebook.output(BACK).get_by_text("out tokens").first.wait_for(timeout=60_000)
     assert "A long story. " * 119 in notebook.text(BACK)

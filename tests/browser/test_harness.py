@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.lab import Lab, Server
+from tests.browser.lab import Lab, Server, becomes
 
 MARKDOWN = """\
 from IPython.display import Markdown
@@ -30,8 +30,8 @@ def test_plain_notebook(lab: Lab, plain: Path) -> None:
 
     assert notebook.run_all()
 
-    assert notebook.text(1) == "42"
-    assert notebook.output(2).locator("td").all_inner_texts() == ["1", "2"]
+    becomes(lambda: notebook.text(1), "42")
+    becomes(lambda: notebook.output(2).locator("td").all_inner_texts(), ["1", "2"])
     assert notebook.screenshot("harness-light").stat().st_size > 5_000
     lab.theme("dark")
     assert notebook.screenshot("harness-dark", whole=False).stat().st_size > 5_000

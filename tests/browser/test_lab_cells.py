@@ -9,9 +9,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from playwright.sync_api import Locator
+from playwright.sync_api import Locator, expect
 
-from tests.browser.lab import Lab, Notebook, Server, Theme
+from tests.browser.lab import Lab, Notebook, Server, Theme, becomes
 from tests.hostile import PAYLOADS
 
 CELLS = [
@@ -68,32 +68,32 @@ def test_cells_look_like_what_they_hold(lab: Lab, server: Server, theme: Theme) 
             span => span.textContent.includes('Who') && getComputedStyle(span).fontWeight > 500)"""
     )
     notebook.screenshot(f"cells_{theme}")
-    assert _marked(notebook, 1, "magic") == ["%%agent"]
-    assert _marked(notebook, 1, "name") == ["weather"]
-    assert _marked(notebook, 1, "flag") == ["-m", "--memory"]
-    assert _marked(notebook, 1, "value") == ["{{ city }}"]
-    assert _marked(notebook, 1, "context") == ["@style"]
-    assert "".join(_marked(notebook, 2, "context")) == "@df@out[3]"
+    becomes(lambda: _marked(notebook, 1, "magic"), ["%%agent"])
+    becomes(lambda: _marked(notebook, 1, "name"), ["weather"])
+    becomes(lambda: _marked(notebook, 1, "flag"), ["-m", "--memory"])
+    becomes(lambda: _marked(notebook, 1, "value"), ["{{ city }}"])
+    becomes(lambda: _marked(notebook, 1, "context"), ["@style"])
+    becomes(lambda: "".join(_marked(notebook, 2, "context")), "@df@out[3]")
     # Python's own pieces are around the marks.
-    assert "".join(_marked(notebook, 3, "flag")) == "--approve--timeout"
-    assert "".join(_marked(notebook, 4, "name")) == "digest"
-    assert "".join(_marked(notebook, 5, "magic")) == "%ask%resume%mastra"
-    assert "".join(_marked(notebook, 5, "flag")) == "--schema"
-    assert "".join(_marked(notebook, 5, "value")) == "{{ days }}"
-    assert "".join(_marked(notebook, 5, "context")) == "@df"
+    becomes(lambda: "".join(_marked(notebook, 3, "flag")), "--approve--timeout")
+    becomes(lambda: "".join(_marked(notebook, 4, "name")), "digest")
+    becomes(lambda: "".join(_marked(notebook, 5, "magic")), "%ask%resume%mastra")
+    becomes(lambda: "".join(_marked(notebook, 5, "flag")), "--schema")
+    becomes(lambda: "".join(_marked(notebook, 5, "value")), "{{ days }}")
+    becomes(lambda: "".join(_marked(notebook, 5, "context")), "@df")
     prose = notebook.page.locator(".mnb-cm-prose")
-    assert prose.count() == 2
+    expect(prose).to_have_count(2)
     for one in prose.all():
-        assert one.get_attribute("spellcheck") == "true"
+        expect(one).to_have_attribute("spellcheck", "true")
         assert "cm-lineWrapping" in str(one.get_attribute("class"))
     for mark in ("magic", "name", "flag", "rest", "value", "context"):
-        for node in notebook.page.locator(f".mnb-cm-{mark}").all():
-            assert _contrast(node) >= 4.5, (mark, node.inner_text(), _contrast(node))
+        nodes = notebook.page.locator(f".mnb-cm-{mark}").all()
+        becomes(lambda: _too_faint(nodes), [])  # noqa: B023 - called at once
     python = notebook.cell(3).locator(".cm-content")
-    assert python.get_attribute("spellcheck") == "false"
+    expect(python).to_have_attribute("spellcheck", "false")
     # The body of a tool is Python with Python's colours, the text of a question has none of them.
-    assert _colour(notebook, 3, "return") != _colour(notebook, 3, "to")
-    assert _colour(notebook, 2, "For ") == _colour(notebook, 2, "print(1)")
+    becomes(lambda: _colour(notebook, 3, "return") != _colour(notebook, 3, "to"), True)
+    becomes(lambda: _colour(notebook, 2, "For ") == _colour(notebook, 2, "print(1)"), True)
 
 
 def test_a_cell_becomes_ours_while_it_is_typed(lab: Lab, server: Server) -> None:
@@ -107,23 +107,22 @@ def test_a_cell_becomes_ours_while_it_is_typed(lab: Lab, server: Server) -> None
     cell.locator(".mnb-cm-prose").wait_for()
     # The cursor stayed behind what was typed.
     keyboard.type("weather --as md")
-    assert _source(notebook, 6) == "%%ask weather --as mdx = 1"
+    becomes(lambda: _source(notebook, 6), "%%ask weather --as mdx = 1")
     keyboard.press("Enter")
     keyboard.press("End")
     keyboard.press("Enter")
     keyboard.type("  if it's {{ city }}:")
     keyboard.press("Enter")
     keyboard.type("don't, it's '''so")
-    assert _source(notebook, 6) == (
-        "%%ask weather --as md\nx = 1\n  if it's {{ city }}:\n  don't, it's '''so"
-    )
-    assert _marked(notebook, 6, "value") == ["{{ city }}"]
+    typed = "%%ask weather --as md\nx = 1\n  if it's {{ city }}:\n  don't, it's '''so"
+    becomes(lambda: _source(notebook, 6), typed)
+    becomes(lambda: _marked(notebook, 6, "value"), ["{{ city }}"])
     for _ in range(20):
         if _source(notebook, 6) == "x = 1":
             break
         keyboard.press("Control+z")
-    assert _source(notebook, 6) == "x = 1"
-    assert cell.locator(".mnb-cm-prose").count() == 0
+    becomes(lambda: _source(notebook, 6), "x = 1")
+    expect(cell.locator(".mnb-cm-prose")).to_have_count(0)
     while True:
         before = _source(notebook, 6)
         keyboard.press("Control+Shift+z")
@@ -134,14 +133,14 @@ def test_a_cell_becomes_ours_while_it_is_typed(lab: Lab, server: Server) -> None
     # One percent sign less, and it is Python with a line of ours in it.
     keyboard.press("Control+Home")
     keyboard.press("Delete")
-    assert cell.locator(".mnb-cm-prose").count() == 0
-    assert "".join(_marked(notebook, 6, "magic")) == "%ask"
+    expect(cell.locator(".mnb-cm-prose")).to_have_count(0)
+    becomes(lambda: "".join(_marked(notebook, 6, "magic")), "%ask")
     keyboard.type("%")
     cell.locator(".mnb-cm-prose").wait_for()
     keyboard.press("Control+Home")
     keyboard.press("Enter")
-    assert _source(notebook, 6).startswith("\n%%ask")
-    assert cell.locator(".mnb-cm-prose").count() == 1
+    becomes(lambda: _source(notebook, 6).startswith("\n%%ask"), True)
+    expect(cell.locator(".mnb-cm-prose")).to_have_count(1)
 
 
 def test_the_language_of_the_kernel_comes_second(lab: Lab, server: Server) -> None:
@@ -153,11 +152,11 @@ def test_the_language_of_the_kernel_comes_second(lab: Lab, server: Server) -> No
     prose = notebook.page.locator(".mnb-cm-prose")
     prose.first.wait_for()
     notebook.page.evaluate(set_type, "text/x-rsrc")
-    assert prose.count() == 0
-    assert _marked(notebook, 3, "magic") == []
+    expect(prose).to_have_count(0)
+    becomes(lambda: _marked(notebook, 3, "magic"), [])
     notebook.page.evaluate(set_type, "text/x-python")
-    assert prose.count() == 2
-    assert _colour(notebook, 2, "For ") == _colour(notebook, 2, "print(1)")
+    expect(prose).to_have_count(2)
+    becomes(lambda: _colour(notebook, 2, "For ") == _colour(notebook, 2, "print(1)"), True)
 
 
 def test_the_kernel_completes_in_our_cells(lab: Lab, server: Server) -> None:
@@ -171,7 +170,7 @@ def test_the_kernel_completes_in_our_cells(lab: Lab, server: Server) -> None:
     keyboard.press("Tab")
     completer.get_by_text("weather").wait_for()
     keyboard.press("Enter")
-    assert _source(notebook, 2) == "%%ask weather"
+    becomes(lambda: _source(notebook, 2), "%%ask weather")
     keyboard.type(" --bud")
     keyboard.press("Tab")
     completer.get_by_text("--budget").wait_for()
@@ -185,7 +184,7 @@ def test_the_kernel_completes_in_our_cells(lab: Lab, server: Server) -> None:
 @pytest.fixture
 def wishes(server: Server) -> Iterator[None]:
     """A user who wants hints while typing, and brackets that close."""
-    folder = server.root.parent / "config/lab/user-settings/@jupyterlab"
+    folder = server.home / "config/lab/user-settings/@jupyterlab"
     hints = folder / "completer-extension/manager.jupyterlab-settings"
     tracker = folder / "notebook-extension/tracker.jupyterlab-settings"
     before = tracker.read_text()
@@ -210,17 +209,17 @@ def test_hints_come_to_who_wants_them(lab: Lab, server: Server) -> None:
     keyboard = lab.page.keyboard
     notebook.cell(2).locator(".cm-content").click()
     keyboard.type("x('")
-    assert _source(notebook, 2) == "x('')"
+    becomes(lambda: _source(notebook, 2), "x('')")
     notebook.cell(3).locator(".cm-content").click()
     # Quotes in a text are the words' own business; brackets close.
     keyboard.type("%%ask weather\nIt's 'so' \"it\" said (1) of [2], (")
-    assert _source(notebook, 3) == "%%ask weather\nIt's 'so' \"it\" said (1) of [2], ()"
+    becomes(lambda: _source(notebook, 3), "%%ask weather\nIt's 'so' \"it\" said (1) of [2], ()")
     keyboard.type("{{ wea", delay=50)
     lab.page.locator(".jp-Completer").get_by_text("weather").first.wait_for()
 
 
 def test_wrapping_and_spelling_are_settings(lab: Lab, server: Server) -> None:
-    folder = server.root.parent / "config/lab/user-settings/@mastra-nb/labextension"
+    folder = server.home / "config/lab/user-settings/@mastra-nb/labextension"
     folder.mkdir(parents=True)
     path = folder / "language.jupyterlab-settings"
     path.write_text(json.dumps({"wrap": False, "spellcheck": False}))
@@ -276,11 +275,14 @@ def _contrast(node: Locator) -> float:
     return float(node.evaluate(_CONTRAST))
 
 
+def _too_faint(nodes: list[Locator]) -> list[str]:
+    return [str(n.evaluate("n => n.outerHTML")) for n in nodes if _contrast(n) < 4.5]
+
+
 def _assert_readable(box: Locator) -> None:
     leaves = box.locator(":not(:has(*))").filter(has_text=re.compile(r"\S")).all()
     assert leaves
-    for node in leaves:
-        assert _contrast(node) >= 4.5, (node.evaluate("n => n.outerHTML"), _contrast(node))
+    becomes(lambda: _too_faint(leaves), [])
 
 
 def _colour(notebook: Notebook, index: int, text: str) -> str:
@@ -374,22 +376,18 @@ def test_proposed_code_is_compared_applied_and_undone(
     box, keyboard = _box(notebook, 2), notebook.page.keyboard
     box.get_by_role("button", name="Apply", exact=True).wait_for()
     notebook.screenshot(f"proposal_{theme}")
-    assert _lines(box, "remove") == ["    return math.pi * r", "print(volume(2, 3))"]
-    assert _lines(box, "add") == [
-        "    return math.pi * r**2",
-        'print("volume", volume(2, 3))',
-        "print(label(2))",
-    ]
-    words = box.locator(".mnb-Diff-words").all_inner_texts()
-    assert words == ["**2"]
-    assert "3 lines added, 2 lines removed" in box.inner_text()
-    assert "cell [2]" in box.inner_text()
+    becomes(lambda: _lines(box, "remove"), ["    return math.pi * r", "print(volume(2, 3))"])
+    added = ["    return math.pi * r**2", 'print("volume", volume(2, 3))', "print(label(2))"]
+    becomes(lambda: _lines(box, "add"), added)
+    becomes(lambda: box.locator(".mnb-Diff-words").all_inner_texts(), ["**2"])
+    expect(box).to_contain_text("3 lines added, 2 lines removed", use_inner_text=True)
+    expect(box).to_contain_text("cell [2]", use_inner_text=True)
     _assert_readable(box)
     fold = box.locator(".mnb-Diff-fold")
-    assert fold.count() == 1
+    expect(fold).to_have_count(1)
     shown = box.locator(".mnb-Diff-line").count()
     fold.click()
-    assert box.locator(".mnb-Diff-line").count() == shown + 6
+    expect(box.locator(".mnb-Diff-line")).to_have_count(shown + 6)
 
     # What was typed just before is another step of the cell's undo stack than the code.
     notebook.cell(1).locator(".cm-content").click()
@@ -399,19 +397,19 @@ def test_proposed_code_is_compared_applied_and_undone(
     apply = box.get_by_role("button", name="Apply", exact=True)
     apply.focus()
     keyboard.press("Enter")
-    assert _source(notebook, 1) == AFTER
+    becomes(lambda: _source(notebook, 1), AFTER)
     box.get_by_text("Applied to").wait_for()
     notebook.screenshot(f"proposal_applied_{theme}")
     # The focus stays in the box.
-    assert box.locator("button:focus").inner_text() == "Undo"
+    expect(box.locator("button:focus")).to_have_text("Undo")
     notebook.cell(1).locator(".cm-content").click()
     keyboard.press("Control+z")
-    assert _source(notebook, 1) == BEFORE + "  # typed"
+    becomes(lambda: _source(notebook, 1), BEFORE + "  # typed")
     keyboard.press("Control+z")
-    assert _source(notebook, 1) == BEFORE
+    becomes(lambda: _source(notebook, 1), BEFORE)
     keyboard.press("Control+Shift+z")
     keyboard.press("Control+Shift+z")
-    assert _source(notebook, 1) == AFTER
+    becomes(lambda: _source(notebook, 1), AFTER)
 
 
 def test_undo_run_insert_and_copy(lab: Lab, server: Server) -> None:
@@ -419,27 +417,26 @@ def test_undo_run_insert_and_copy(lab: Lab, server: Server) -> None:
     box = _box(notebook, 2)
     box.get_by_role("button", name="Apply", exact=True).click()
     box.get_by_role("button", name="Undo").click()
-    assert _source(notebook, 1) == BEFORE
+    becomes(lambda: _source(notebook, 1), BEFORE)
     box.get_by_role("button", name="Apply and run").click()
     notebook.wait_done(1)
-    assert _source(notebook, 1) == AFTER
-    assert "circle of 2" in notebook.text(1)
+    becomes(lambda: _source(notebook, 1), AFTER)
+    expect(notebook.output(1)).to_contain_text("circle of 2", use_inner_text=True)
     # That it ran is no step to undo.
     box.get_by_role("button", name="Undo").click()
-    assert _source(notebook, 1) == BEFORE
+    becomes(lambda: _source(notebook, 1), BEFORE)
     box.get_by_role("button", name="Apply", exact=True).click()
-    assert _source(notebook, 1) == AFTER
+    becomes(lambda: _source(notebook, 1), AFTER)
     notebook.lab.page.context.grant_permissions(["clipboard-read"])
     box.get_by_role("button", name="Copy").click()
-    assert lab.page.evaluate("() => navigator.clipboard.readText()") == AFTER
+    becomes(lambda: lab.page.evaluate("() => navigator.clipboard.readText()"), AFTER)
     box.get_by_role("button", name="Insert below").click()
-    assert _source(notebook, 3) == AFTER
-    assert lab.page.evaluate("() => window.notebook.content.activeCellIndex") == 3
+    becomes(lambda: _source(notebook, 3), AFTER)
+    becomes(lambda: lab.page.evaluate("() => window.notebook.content.activeCellIndex"), 3)
     # The cell is gone, and with it what could be changed.
     lab.page.evaluate("() => window.notebook.model.sharedModel.deleteCell(1)")
     box.get_by_text("not in this notebook any more").wait_for()
-    names = box.get_by_role("button").all_inner_texts()
-    assert names == ["Insert below", "Copy"]
+    becomes(lambda: box.get_by_role("button").all_inner_texts(), ["Insert below", "Copy"])
 
 
 def test_a_saved_proposal_needs_no_kernel(lab: Lab, server: Server) -> None:
@@ -450,7 +447,7 @@ def test_a_saved_proposal_needs_no_kernel(lab: Lab, server: Server) -> None:
     reopened = lab.open(notebook.path, kernel=False)
     box = _box(reopened, 2)
     box.get_by_role("button", name="Apply", exact=True).click()
-    assert _source(reopened, 1) == AFTER
+    becomes(lambda: _source(reopened, 1), AFTER)
     lab.page.evaluate(
         """() => {
             const cell = window.notebook.content.widgets[1].model;
@@ -459,7 +456,7 @@ def test_a_saved_proposal_needs_no_kernel(lab: Lab, server: Server) -> None:
         }"""
     )
     box.get_by_text("The cell is read-only").wait_for()
-    assert box.get_by_role("button").all_inner_texts()[-2:] == ["Insert below", "Copy"]
+    becomes(lambda: box.get_by_role("button").all_inner_texts()[-2:], ["Insert below", "Copy"])
 
 
 HOSTILE = "allowed = True  \u202e# } ti ton tub {\u2066\nx = '\u200b'\nprint('fine')"
@@ -485,16 +482,19 @@ def test_hostile_code_stays_text(lab: Lab, server: Server) -> None:
         notebook.run(index)
     box = _box(notebook, 2)
     box.get_by_text("U+202E in line 1, U+2066 in line 1, U+200B in line 2").wait_for()
-    assert box.locator(".mnb-Diff-hidden").all_inner_texts() == ["U+202E", "U+2066", "U+200B"]
+    hidden = box.locator(".mnb-Diff-hidden")
+    becomes(hidden.all_inner_texts, ["U+202E", "U+2066", "U+200B"])
     box.scroll_into_view_if_needed()
     notebook.screenshot("proposal_hostile", whole=False)
     boxes = lab.page.locator(".mnb-Proposal")
-    assert boxes.count() == len(codes) + 1
-    assert boxes.locator(":is(img, script, iframe, svg, a, style, link, form, object)").count() == 0
+    expect(boxes).to_have_count(len(codes) + 1)
+    expect(
+        boxes.locator(":is(img, script, iframe, svg, a, style, link, form, object)")
+    ).to_have_count(0)
     for index, code in enumerate(codes[1:40:2]):
         added = _lines(_box(notebook, 3).nth(2 * index + 1), "add")
         assert added or code in cells[1]
-    assert lab.page.locator(".mnb-Explain").count() == 0
+    expect(lab.page.locator(".mnb-Explain")).to_have_count(0)
     lab.page.wait_for_timeout(300)
     lab.watch.assert_clean()
 
@@ -524,8 +524,8 @@ def test_an_error_is_explained_where_it_is(lab: Lab, server: Server, theme: Them
         notebook.run(index)
     bar = notebook.output(3).locator(".mnb-Explain")
     bar.wait_for()
-    assert bar.get_by_role("button").all_inner_texts() == ["Explain", "Fix"]
-    assert lab.page.locator(".mnb-Explain").count() == 1
+    becomes(lambda: bar.get_by_role("button").all_inner_texts(), ["Explain", "Fix"])
+    expect(lab.page.locator(".mnb-Explain")).to_have_count(1)
     # The toolbar of the cell has them as well, and only of a cell that failed.
     items = "[data-jp-item-name^='mastra-'] > :not(.lm-mod-hidden)"
     notebook.cell(3).locator(".jp-InputPrompt").click()
@@ -533,31 +533,31 @@ def test_an_error_is_explained_where_it_is(lab: Lab, server: Server, theme: Them
     notebook.screenshot(f"explain_bar_{theme}")
     _assert_readable(bar)
     notebook.cell(2).locator(".jp-InputPrompt").click()
-    assert notebook.cell(2).locator(items).filter(visible=True).count() == 0
+    expect(notebook.cell(2).locator(items).filter(visible=True)).to_have_count(0)
 
     bar.get_by_role("button", name="Explain").focus()
     lab.page.keyboard.press("Enter")
     answers = lab.page.locator(".jp-OutputArea-output")
     answers.filter(has_text="Use another number than 0.").wait_for()
     ask = "%%ask\nExplain this error in two sentences and say what to change. @err"
-    assert _sources(lab) == [*FAILING[:4], ask, FAILING[4]]
-    assert notebook.page.evaluate("() => window.notebook.content.activeCellIndex") == 4
+    becomes(lambda: _sources(lab), [*FAILING[:4], ask, FAILING[4]])
+    becomes(lambda: notebook.page.evaluate("() => window.notebook.content.activeCellIndex"), 4)
     notebook.wait_idle()
     # Again: in the same cell.
     bar.get_by_role("button", name="Explain").click()
     notebook.wait_idle()
-    assert len(_sources(lab)) == len(FAILING) + 1
+    becomes(lambda: len(_sources(lab)), len(FAILING) + 1)
 
     # Another error came: the kernel knows only the last one.
     notebook.run(4)
     bar.get_by_role("button", name="Run again and fix").wait_for()
     notebook.screenshot(f"explain_{theme}")
     other = notebook.output(4).locator(".mnb-Explain")
-    assert other.get_by_role("button").all_inner_texts() == ["Explain", "Fix"]
+    becomes(lambda: other.get_by_role("button").all_inner_texts(), ["Explain", "Fix"])
     bar.get_by_role("button", name="Run again and fix").click()
     # The answer is shown as what it would change of the cell.
     lab.page.locator(".mnb-Proposal", has_text="x / 2").wait_for()
-    assert _sources(lab)[4] == "%%ask --as code\nFix the cell that failed. @err"
+    becomes(lambda: _sources(lab)[4], "%%ask --as code\nFix the cell that failed. @err")
     other.get_by_role("button", name="Run again and explain").wait_for()
 
     # It runs without an error: nothing is left to ask.
@@ -574,7 +574,7 @@ def test_what_says_itself_what_to_do_has_no_button(lab: Lab, server: Server) -> 
     for index in range(4):
         notebook.run(index)
     notebook.output(3).locator(".mnb-Explain").wait_for()
-    assert lab.page.locator(".mnb-Explain").count() == 1
+    expect(lab.page.locator(".mnb-Explain")).to_have_count(1)
     # After a restart the kernel knows of no error.
     notebook.save()
     lab.page.evaluate("() => window.notebook.sessionContext.restartKernel()")

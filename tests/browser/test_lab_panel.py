@@ -9,10 +9,10 @@ from typing import Any
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
-from playwright.sync_api import BrowserContext, Locator
+from playwright.sync_api import BrowserContext, Locator, expect
 
 from mastra_nb import views
-from tests.browser.lab import Lab, Server, Watch
+from tests.browser.lab import Lab, Server, Watch, becomes
 from tests.hostile import PAYLOADS, active
 
 USAGE = {"input": 1840, "output": 160, "cached": 0, "reasoning": 0, "cost": 0.0123}
@@ -88,21 +88,23 @@ def test_runs_of_a_saved_notebook(lab: Lab, server: Server) -> None:
     panel = opened(lab)
     rows = panel.locator(".mnb-Listed")
     rows.nth(4).wait_for()
-    assert rows.count() == 5
+    expect(rows).to_have_count(5)
     first = rows.nth(0).inner_text()
     for said in ("weather", "cell 1", "Will it rain in Oslo?", "rains", "2,000 tokens", "$0.0123"):
         assert said in first
-    assert "replay" in rows.nth(2).inner_text()
-    assert "5 runs · 4,000 tokens" in panel.inner_text()
+    expect(rows.nth(2)).to_contain_text("replay", use_inner_text=True)
+    expect(panel).to_contain_text("5 runs · 4,000 tokens", use_inner_text=True)
     rows.nth(3).click()
-    lab.page.wait_for_function("() => window.notebook.content.activeCellIndex === 4")
-    assert "mnb-mod-flash" in str(notebook.cell(4).get_attribute("class"))
+    lab.page.wait_for_function(
+        """() => window.notebook.content.activeCellIndex === 4
+            && window.notebook.content.activeCell.node.classList.contains('mnb-mod-flash')"""
+    )
     detail = panel.locator(".mnb-Detail")
     detail.locator(".mnb-Graph svg").wait_for()
-    assert detail.locator("details.mnb-Timeline").is_visible()
+    expect(detail.locator("details.mnb-Timeline")).to_be_visible()
     rows.nth(0).click()
     detail.get_by_text("Take an umbrella").wait_for()
-    assert detail.locator("summary", has_text="get_weather").is_visible()
+    expect(detail.locator("summary", has_text="get_weather")).to_be_visible()
     notebook.screenshot("panel-runs-light", whole=False)
     assert lab.judge(".mnb-Panel") == []
     lab.theme("dark")
@@ -111,7 +113,7 @@ def test_runs_of_a_saved_notebook(lab: Lab, server: Server) -> None:
     panel.get_by_role("button", name="trace").click()
     traced = panel.get_by_role("tabpanel", name="Trace")
     traced.get_by_role("list", name="timeline").wait_for()
-    assert traced.locator(".mnb-Timeline-bar").count() == 3
+    expect(traced.locator(".mnb-Timeline-bar")).to_have_count(3)
     notebook.screenshot("panel-trace-dark", whole=False)
     assert lab.judge(".mnb-Panel") == []
     assert not lab.watch.errors
@@ -122,27 +124,31 @@ def test_what_a_saved_notebook_cost_and_waits_for(lab: Lab, server: Server) -> N
     panel = opened(lab, "Cost")
     table = panel.get_by_role("table", name="What the runs of this notebook used")
     table.wait_for()
-    assert table.locator("tbody tr").count() == 5
-    assert table.locator("tfoot").inner_text().split() == ["All", "5", "4,000", "$0.5123"]
+    expect(table.locator("tbody tr")).to_have_count(5)
+    total = table.locator("tfoot")
+    becomes(lambda: total.inner_text().split(), ["All", "5", "4,000", "$0.5123"])
     assert table.evaluate(
         "n => n.closest('.mnb-View').scrollWidth <= n.closest('.mnb-View').clientWidth"
     )
     notebook.screenshot("panel-cost-light", whole=False)
     assert lab.judge(".mnb-Panel") == []
     opened(lab, "Waiting")
-    assert panel.get_by_role("tab", name="Waiting (1)").is_visible()
+    expect(panel.get_by_role("tab", name="Waiting (1)")).to_be_visible()
     waiting = panel.get_by_role("tabpanel")
-    assert "Approve pay?" in waiting.inner_text()
-    assert "%resume r_pay approve" in waiting.inner_text()
+    expect(waiting).to_contain_text("Approve pay?", use_inner_text=True)
+    expect(waiting).to_contain_text("%resume r_pay approve", use_inner_text=True)
     waiting.get_by_role("button", name="Go to the cell of payer").click()
     lab.page.wait_for_function("() => window.notebook.content.activeCellIndex === 5")
     opened(lab, "Threads")
-    assert "%load_ext mastra_nb" in panel.get_by_role("tabpanel").inner_text()
+    expect(panel.get_by_role("tabpanel")).to_contain_text(
+        "%load_ext mastra_nb", use_inner_text=True
+    )
     status = lab.page.locator(".mnb-StatusItem")
-    assert status.inner_text().split("\n")[0] == "1 waiting"
-    assert "$0.5123" in status.inner_text() and "replay" in status.inner_text()
+    becomes(lambda: status.inner_text().split("\n")[0], "1 waiting")
+    expect(status).to_contain_text("$0.5123")
+    expect(status).to_contain_text("replay")
     status.get_by_role("button").click()
-    assert panel.get_by_role("tab", name="Waiting").get_attribute("aria-selected") == "true"
+    expect(panel.get_by_role("tab", name="Waiting")).to_have_attribute("aria-selected", "true")
 
 
 def test_keyboard_path(lab: Lab, server: Server) -> None:
@@ -152,19 +158,19 @@ def test_keyboard_path(lab: Lab, server: Server) -> None:
     panel.get_by_role("tab", name="Runs").focus()
     press = lab.page.keyboard.press
     press("ArrowRight")
-    assert panel.get_by_role("tab", name="Waiting").evaluate("n => n === document.activeElement")
+    expect(panel.get_by_role("tab", name="Waiting")).to_be_focused()
     press("End")
-    assert panel.get_by_role("tab", name="Cost").get_attribute("aria-selected") == "true"
+    expect(panel.get_by_role("tab", name="Cost")).to_have_attribute("aria-selected", "true")
     press("ArrowRight")
     panel.get_by_role("listbox").focus()
     press("ArrowDown")
     press("ArrowDown")
     panel.locator(".mnb-Detail", has_text="overloaded").wait_for()
     chosen = panel.locator(".mnb-Listed[aria-selected=true]")
-    assert "analyst" in chosen.inner_text()
-    named = panel.get_by_role("listbox").get_attribute("aria-activedescendant")
-    assert named == chosen.get_attribute("id")
-    assert panel.get_by_role("listbox").evaluate("n => n === document.activeElement")
+    expect(chosen).to_contain_text("analyst", use_inner_text=True)
+    listbox = panel.get_by_role("listbox")
+    expect(listbox).to_have_attribute("aria-activedescendant", str(chosen.get_attribute("id")))
+    expect(listbox).to_be_focused()
 
 
 def test_follows_outputs_and_notebooks(lab: Lab, server: Server) -> None:
@@ -191,7 +197,7 @@ def test_ten_thousand_runs(lab: Lab, server: Server) -> None:
     lab.open(path, kernel=False)
     panel = opened(lab)
     panel.get_by_text("10,000 runs").wait_for()
-    assert panel.locator(".mnb-Listed").count() == 50
+    expect(panel.locator(".mnb-Listed")).to_have_count(50)
     took = lab.page.evaluate(
         """async () => {
             const panel = document.querySelector('#mastra-panel');
@@ -204,7 +210,7 @@ def test_ten_thousand_runs(lab: Lab, server: Server) -> None:
     )
     print(f"next page of 10,000 runs: {took:.0f} ms")
     assert took < 300
-    assert "51–100 of 10,000" in panel.inner_text()
+    expect(panel).to_contain_text("51–100 of 10,000", use_inner_text=True)
 
 
 def test_hostile_payloads(lab: Lab, server: Server) -> None:
@@ -236,7 +242,7 @@ def test_hostile_payloads(lab: Lab, server: Server) -> None:
     table = panel.get_by_role("table", name="What the runs of this notebook used")
     # Text of a cell is text: TeX in it is not typeset, tags in it are none.
     assert set(table.evaluate(tags)) <= {"thead", "tbody", "tfoot", "tr", "th", "td"}
-    assert table.locator("mjx-container").count() == 0
+    expect(table.locator("mjx-container")).to_have_count(0)
     opened(lab, "Trace")
     assert not lab.watch.errors
 
@@ -289,12 +295,12 @@ def test_with_a_kernel(lab: Lab, server: Server) -> None:
     notebook.start(1)
     waiting = panel.get_by_role("tabpanel", name="Waiting")
     waiting.get_by_role("button", name="Approve", exact=True).wait_for()
-    assert lab.page.locator(".mnb-StatusItem").get_by_text("1 waiting").is_visible()
+    expect(lab.page.locator(".mnb-StatusItem").get_by_text("1 waiting")).to_be_visible()
     notebook.screenshot("panel-waiting-light", whole=False)
     assert lab.judge(".mnb-Panel") == []
     waiting.get_by_role("button", name="Approve", exact=True).click()
     notebook.wait_done(1)
-    assert "done" in notebook.text(1)
+    expect(notebook.output(1)).to_contain_text("done", use_inner_text=True)
     waiting.get_by_text("Nothing waits").wait_for()
     opened(lab)
     panel.get_by_label("Which runs").select_option("stored")
@@ -309,7 +315,7 @@ def test_with_a_kernel(lab: Lab, server: Server) -> None:
     for section in ("Threads", "Memory"):
         opened(lab, section)
         lab.page.wait_for_timeout(500)
-        assert panel.locator(".mnb-mod-error").count() == 0
+        expect(panel.locator(".mnb-mod-error")).to_have_count(0)
     assert not lab.watch.errors
 
 
@@ -319,13 +325,13 @@ def test_commands(lab: Lab, server: Server) -> None:
     lab.command("mastra:next-error")
     lab.page.wait_for_function("() => window.notebook.content.activeCellIndex === 2")
     enabled = "id => window.jupyterapp.commands.isEnabled('mastra:' + id)"
-    assert not lab.page.evaluate(enabled, "stop-run")
-    assert not lab.page.evaluate(enabled, "approve-first")
-    assert lab.page.evaluate(enabled, "copy-answer")
+    becomes(lambda: lab.page.evaluate(enabled, "stop-run"), False)
+    becomes(lambda: lab.page.evaluate(enabled, "approve-first"), False)
+    becomes(lambda: lab.page.evaluate(enabled, "copy-answer"), True)
     lab.command("mastra:insert-ask")
     source = "() => window.notebook.content.activeCell.model.sharedModel.getSource()"
-    assert lab.page.evaluate(source) == "%%ask\n"
-    assert notebook.page.evaluate("() => window.notebook.content.activeCellIndex") == 3
+    becomes(lambda: lab.page.evaluate(source), "%%ask\n")
+    becomes(lambda: notebook.page.evaluate("() => window.notebook.content.activeCellIndex"), 3)
 
 
 def test_launcher_card(lab: Lab, server: Server) -> None:

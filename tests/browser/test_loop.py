@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.lab import Lab, Server
 
@@ -84,15 +85,15 @@ def test_what_the_loop_shows(lab: Lab, server: Server) -> None:
     assert "handed over to billing" in handed
     assert handed.count("5 EUR") == 1
     assert "openai/gpt-4o-mini, openai/gpt-4o" in handed
-    assert "12 pages" in notebook.text(5)
+    expect(notebook.output(5)).to_contain_text("12 pages", use_inner_text=True)
     assert "jane.doe@" not in notebook.html(7)
     assert "4111" not in notebook.html(9)
-    assert "PIIDetector found credit-card" in notebook.text(9)
+    expect(notebook.output(9)).to_contain_text("PIIDetector found credit-card", use_inner_text=True)
     assert notebook.text(9).endswith("→ rephrase it, or change the guardrail that says so")
     assert "Traceback" not in notebook.text(9)
-    assert 'approval of "pay"' in notebook.text(11)
+    expect(notebook.output(11)).to_contain_text('approval of "pay"', use_inner_text=True)
     assert "✗ denied" in notebook.text(12) and "not this month" in notebook.html(12)
-    assert "not started" in notebook.text(13)
+    expect(notebook.output(13)).to_contain_text("not started", use_inner_text=True)
     models = notebook.text(15)
     assert "set OPENAI_API_KEY" in models and "local" in models
     notebook.screenshot("loop-light")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nbconvert import HTMLExporter
+from playwright.sync_api import expect
 
 from tests.browser.lab import Lab, Theme
 
@@ -55,7 +56,7 @@ def test_pictures_show_in_the_cell_and_in_the_saved_notebook(lab: Lab) -> None:
             output = notebook.output(cell)
             for fold in output.locator("details").all():
                 fold.evaluate("e => e.open = true")
-            assert output.locator("img").count() == 0
+            expect(output.locator("img")).to_have_count(0)
             sizes = output.locator(".mnb-Graph > svg").evaluate_all(_SIZES)
             assert len(sizes) == 1
             assert all(0 < shown <= wide for wide, shown in sizes)
@@ -64,7 +65,7 @@ def test_pictures_show_in_the_cell_and_in_the_saved_notebook(lab: Lab) -> None:
         bars = notebook.output(1).locator(".mnb-Timeline-body")
         assert bars.count() >= 3
         assert all(box["width"] > 0 for bar in bars.all() if (box := bar.bounding_box()))
-        assert "<img" in notebook.text(1)
+        expect(notebook.output(1)).to_contain_text("<img", use_inner_text=True)
         notebook.screenshot(f"workflow_{theme}")
     with lab.server.disabled("@mastra-nb/labextension"):
         plain = lab.open(path, kernel=False)

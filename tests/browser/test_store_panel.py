@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from playwright.sync_api import Locator
+from playwright.sync_api import Locator, expect
 
 from mastra_nb import Agent, Mastra, portal, tool
 from mastra_nb.testing import ScriptedModel, calls
@@ -46,7 +46,7 @@ def test_what_is_kept_is_read_without_a_kernel(lab: Lab, server: Server) -> None
     notebook.screenshot("store-threads", whole=False)
     waiting = turned(lab, "Waiting")
     waiting.get_by_text("pay").first.wait_for()
-    assert "3" in waiting.inner_text()
+    expect(waiting).to_contain_text("3", use_inner_text=True)
     notebook.screenshot("store-waiting", whole=False)
     assert not lab.watch.errors
     assert lab.judge(".mnb-Panel") == []

@@ -16,6 +16,8 @@ from tests.clients.conftest import MODULES, Served, answers, chromium, free_port
 
 FLAGS = ["--disable-background-networking", "--disable-component-update", "--disable-gpu"]
 HERE = ("localhost", "127.0.0.1")
+# A busy machine draws later.
+expect.set_options(timeout=20_000)
 
 
 class Studio:
