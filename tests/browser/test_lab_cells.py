@@ -392,7 +392,7 @@ def test_proposed_code_is_compared_applied_and_undone(
     # What was typed just before is another step of the cell's undo stack than the code.
     notebook.cell(1).locator(".cm-content").click()
     keyboard.press("Control+End")
-    keyboard.type("  # typed")
+    keyboard.insert_text("  # typed")  # at once: slow keys are steps of their own
     box.get_by_text("The cell was changed since the question").wait_for()
     apply = box.get_by_role("button", name="Apply", exact=True)
     apply.focus()

@@ -36,10 +36,10 @@ async def test_results_and_errors_come_back(executor: Executor) -> None:
 async def test_work_is_elsewhere_and_at_once(executor: Executor) -> None:
     await asyncio.gather(*(asyncio.wrap_future(executor.submit(work.pid)) for _ in range(2)))
     began = time.monotonic()
-    futures = [executor.submit(work.sleep, 0.5) for _ in range(2)]
+    futures = [executor.submit(work.sleep, 2) for _ in range(2)]
     async for future in as_completed(futures):
         future.result()
-    assert time.monotonic() - began < 0.95
+    assert time.monotonic() - began < 3.8
     pids = {await asyncio.wrap_future(executor.submit(work.pid)) for _ in range(6)}
     assert os.getpid() not in pids and len(pids) <= 2, "a worker does many calls"
 

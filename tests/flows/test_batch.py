@@ -109,7 +109,9 @@ ASKED = "answer = %ask mailer Write to {{ to }}\nrecord(answer=answer)"
 def test_an_answered_row_goes_on_where_it_waited(tmp_path: Path) -> None:
     path = notebook(tmp_path / "n.ipynb", "to = ''", MAILER, ASKED)
     rows = [{"to": "ada"}]
+    began = time.monotonic()
     first = run_batch(path, rows)
+    took = time.monotonic() - began
     assert statuses(first) == ["suspended"] and first.exit_code == 3
     (run,) = first[0].runs
     assert f"mastra-nb resume {run}" in first[0].hint
@@ -117,7 +119,7 @@ def test_an_answered_row_goes_on_where_it_waited(tmp_path: Path) -> None:
     began = time.monotonic()
     still = run_batch(path, rows)
     assert statuses(still) == ["suspended"] and still[0].reused
-    assert time.monotonic() - began < 1.0, "no kernel for what still waits"
+    assert time.monotonic() - began < took / 2, "no kernel for what still waits"
 
     @tool(needs_approval=True)
     def send(to: str) -> str:

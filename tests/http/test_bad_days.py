@@ -504,7 +504,7 @@ async def test_cancelling_closes_the_socket(shape: Shape, when: str) -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await server.gone.wait()
-        assert time.perf_counter() - started < 1
+        assert time.perf_counter() - started < 5
         assert day.partial == ("par" if when in ("middle", "call") else "")
         await day.go_on(agent, server)
 

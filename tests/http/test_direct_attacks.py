@@ -286,7 +286,7 @@ async def test_connecting_has_its_own_limit() -> None:
         started = time.perf_counter()
         with pytest.raises(TransportError, match=r"no connection within 0\.2 s"):
             await carrier.send("POST", url, {}, b"", connect=0.2)
-        assert 0.15 < time.perf_counter() - started < 2
+        assert 0.15 < time.perf_counter() - started < 5
         assert carrier._slots._value == CONNECTIONS
 
 

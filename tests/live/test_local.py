@@ -165,7 +165,7 @@ async def test_a_cancelled_call_stops_soon_and_the_next_one_works(moment: str) -
     with pytest.raises(asyncio.CancelledError):
         await task
     # One batch of 16 tokens on a machine that may be busy with other things.
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 5
     assert bool(ctx.out) == (moment == "while it speaks")
     reply, _ = await say(user("Say hello."), settings=ModelSettings(max_tokens=10))
     assert reply.message.text

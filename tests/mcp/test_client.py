@@ -137,7 +137,7 @@ async def test_a_crash_is_told_with_the_last_words_and_the_next_call_starts_agai
         started = time.monotonic()
         with pytest.raises(ToolFailed) as caught:
             await client.call("m", "crash")
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 10
         assert caught.value.code == "mcp.lost"
         assert "out of cheese" in caught.value.hint and "misbehaving.py" in caught.value.hint
         assert caught.value.details["stderr"] == ["Traceback: out of cheese"]
@@ -195,7 +195,7 @@ async def test_a_slow_start_is_waited_for_and_not_for_ever(log: Path) -> None:
         started = time.monotonic()
         with pytest.raises(ToolTimeout, match="did not start within 0.5 s"):
             await client.tools()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
 
 
 async def test_one_that_never_listens_is_given_up_and_ended() -> None:

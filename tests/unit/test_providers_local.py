@@ -432,7 +432,7 @@ async def test_a_cancelled_call_stops_the_engine_and_the_next_one_works() -> Non
     began = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - began < 0.3 and server.running == 0
+    assert time.monotonic() - began < 5 and server.running == 0
     assert ctx.text.startswith("on ")
     assert (await model.invoke(ask(), ctx)).message.text == "fine"
 

@@ -709,7 +709,7 @@ async def test_seconds_are_a_limit_like_others() -> None:
     began = time.perf_counter()
     with pytest.raises(LimitExceeded, match=r"longer than 0\.05 s"):
         await run
-    assert time.perf_counter() - began < 0.5
+    assert time.perf_counter() - began < 5
     assert run.status == "failed"
     root = run.view.spans["a"]
     assert root.error is not None

@@ -233,7 +233,7 @@ async def test_a_cancelled_wait_writes_nothing(store, path):
     started = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 3
     other.close()
     assert await store.get("k", "a") is None
 
