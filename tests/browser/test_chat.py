@@ -129,16 +129,16 @@ def test_a_conversation(lab: Lab, server: Server, folder: Path) -> None:
     notebook.screenshot("chat-empty-light")
 
     # An answer streams, its tool call and its reasoning are folded lines.
-    turn = ask(chat, "What is the weather in Oslo tomorrow?\nAnd what do I pack?")
     chat.evaluate(
         """node => {
             window.lengths = [];
             new MutationObserver(() => {
-                const n = node.querySelector('.mnb-body').textContent.length;
-                if (n !== window.lengths.at(-1)) window.lengths.push(n);
+                const n = node.querySelector('.mnb-body')?.textContent.length;
+                if (n && n !== window.lengths.at(-1)) window.lengths.push(n);
             }).observe(node, {childList: true, subtree: true, characterData: true});
         }"""
     )
+    turn = ask(chat, "What is the weather in Oslo tomorrow?\nAnd what do I pack?")
     done(turn)
     assert len(page.evaluate("() => window.lengths")) >= 4
     becomes(lambda: turn.locator("strong").all_inner_texts(), ["rains"])

@@ -37,7 +37,7 @@ def get_weather(city: str) -> dict:
     return {"city": city, "max_c": 8}
 
 
-weather = Agent(name="weather", model=ScriptedModel(forecast, repeat=True, delay=0.15))
+weather = Agent(name="weather", model=ScriptedModel(forecast, repeat=True, delay=0.3))
 one = Agent(
     name="reporter", tools=[get_weather], instructions="Be brief.",
     model=ScriptedModel(
@@ -51,7 +51,7 @@ two = Agent(
         "Tomorrow the sun shines in Rome.", delay=0.02,
     ),
 )
-slow = Agent(name="slow", model=ScriptedModel("A long story. " * 120, delay=0.05))
+slow = Agent(name="slow", model=ScriptedModel("A long story. " * 120, delay=0.08))
 '''
 
 CELLS = [
@@ -81,10 +81,14 @@ def notebook(lab: Lab, server: Server) -> Notebook:
 
 
 def test_rows_grow_in_one_table(notebook: Notebook) -> None:
-    notebook.start(EACH)
-    bar = notebook.output(EACH).get_by_text("█").first
-    bar.wait_for()
-    notebook.wait_done(EACH)
+    notebook.cell(EACH).evaluate(
+        """cell => new MutationObserver(() => {
+            if (cell.textContent.includes('█')) window.grew = true;
+        }).observe(cell, {childList: true, subtree: true, characterData: true})"""
+    )
+    notebook.run(EACH)
+    assert notebook.page.evaluate("() => window.grew")
+    expect(notebook.output(EACH)).to_contain_text("4 of 5 rows")
     text = notebook.text(EACH)
     assert "4 of 5 rows · 1 failed" in text
     assert "█" not in text
@@ -118,7 +122,7 @@ def test_the_next_cell_runs_while_an_answer_streams(notebook: Notebook) -> None:
     notebook.run(JOBS)
     expect(notebook.output(JOBS)).to_contain_text("running", use_inner_text=True)
     assert notebook.is_done(BACK)
-    notebook.output(BACK).get_by_text("out tokens").first.wait_for(timeout=60_000)
+    notebook.output(BACK).get_by_text("out tokens").first.wait_for(timeout=120_000)
     assert "A long story. " * 119 in notebook.text(BACK)
     assert "A long story." not in notebook.text(JOBS)
     notebook.screenshot("background-light")
