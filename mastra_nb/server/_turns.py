@@ -280,10 +280,12 @@ async def groups_of(store: Store, thread: Thread) -> list[Group]:
 def grouped(
     messages: Iterable[ThreadMessage], asked: Mapping[str, Sequence[int]] | None = None
 ) -> Iterator[Group]:
-    """Oldest first. What was answered in one turn is one. `asked` are the seqs of all that users
-    said in a run, where not all of it is among the messages.
+    """Oldest first, each a millisecond or more after the one before: clients sort by the times.
+    What was answered in one turn is one. `asked` are the seqs of all that users said in a run,
+    where not all of it is among the messages.
     """
     now: Group | None = None
+    free = 0
     counts: dict[str, int] = {}
     for each in messages:
         role = "assistant" if each.message.role == "tool" else each.message.role
@@ -298,7 +300,9 @@ def grouped(
                 id = answer_id(each.run, before)
             else:
                 id, counts[each.run] = question_id(each.run, before), before + 1
-            now = Group(id=id, role=role, run=each.run, at=each.at, messages=[], positions=[])
+            at = each.at if ms(each.at) >= free else free / 1000
+            free = ms(at) + 1
+            now = Group(id=id, role=role, run=each.run, at=at, messages=[], positions=[])
         now.messages.append(each.message)
         now.positions.append(each.pos)
     if now is not None:

@@ -196,7 +196,7 @@ async def test_a_clone_of_some_messages(http: httpx.AsyncClient) -> None:
 
     newest, made = await cloned(messageLimit=1)
     assert newest == [fourth["id"]]
-    assert made["clonedMessages"][0]["content"]["parts"] == fourth["content"]["parts"]
+    assert made["clonedMessages"][0]["content"]["content"] == fourth["content"]["content"]
     assert made["thread"]["metadata"]["clone"]["lastMessageId"] == made["messageIdMap"][newest[0]]
     assert (await cloned(messageLimit=0))[0] == []
     assert len((await cloned(messageLimit=9))[0]) == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from mastra_nb.messages import (
     assistant,
     user,
 )
-from mastra_nb.server._turns import asked, core_messages, grouped, ui_message
+from mastra_nb.server._turns import asked, core_messages, grouped, iso, ui_message
 from mastra_nb.storage import ThreadMessage
 
 JSON = st.recursive(
@@ -137,6 +138,18 @@ def test_a_turn_is_one_message_with_one_id() -> None:
         "step-start", "reasoning", "tool-look", "step-start", "text",
     ]  # fmt: skip
     assert (parts[2]["state"], parts[2]["output"]) == ("output-available", {"b": 2})
+
+
+def test_messages_of_one_moment_have_times_in_their_order() -> None:
+    said = [user("a"), assistant("b"), user("c"), assistant("d")]
+    ats = [1.0004, 1.0004, 1.0, 9.0]
+    kept = [
+        msgspec.structs.replace(place(n, m), at=at)
+        for n, (m, at) in enumerate(zip(said, ats, strict=True), 1)
+    ]
+    times = [iso(g.at) for g in grouped(kept)]
+    assert [t[-5:-1] for t in times] == [".000", ".001", ".002", ".000"]
+    assert times == sorted(times)
 
 
 def test_an_id_stays_when_another_message_is_deleted() -> None:
